@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 import trio
 
-from execsrv._doors.newcomers import Door, Place
+from execsrv._doors.newcomers import Door, Newcomer
 from execsrv.errors import UnknownConnectionError
 from execsrv.limits import KIB, ServerConfig
 from execsrv.protocol import Failure
@@ -58,7 +58,7 @@ def listening(request: pytest.FixtureRequest) -> str:
 # -- who leaves --
 
 
-def enter(door: Door, origin: str, left: list[str], name: str) -> Place:
+def enter(door: Door, origin: str, left: list[str], name: str) -> Newcomer:
     return door.enter(origin, lambda: left.append(name))
 
 

@@ -137,7 +137,7 @@ def test_what_is_no_text_is_still_a_line(tmp_path: Path) -> None:
     path = tmp_path / "audit"
     with open_audit(str(path)) as audit:
         journal = Journal()
-        journal.readers.append(audit)
+        journal.observers.append(audit)
         page = journal.new_page(OWNER, "\udcff\n", with_argv=True)
         start = page.begin("a\n{}", os.fsdecode(b"\xff"), [os.fsdecode(b"\xfe"), "\u2028"], 0, is_terminal=False)
         assert start is not None

@@ -13,7 +13,7 @@ import msgspec
 import msgspec.inspect as inspect
 import pytest
 
-from execsrv._wire.calls import decode_call, decode_in_steps
+from execsrv._wire.call_bounds import decode_call, decode_in_steps
 from execsrv.errors import InvalidParamsError
 from execsrv.limits import MIB
 from execsrv.protocol import METHODS, HttpRequest, ProcessRead, ProcessStart, ProcessWait, ProcessWrite

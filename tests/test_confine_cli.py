@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from execsrv._processes.confine.calls import NUMBERS
 from execsrv._processes.confine.layers import Means
 from execsrv._processes.confine.start import means_without_view
+from execsrv._processes.confine.syscalls import NUMBERS
 from tests import deny
 from tests.confined import needs_confinement
 from tests.test_daemon import daemon

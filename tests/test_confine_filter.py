@@ -11,7 +11,7 @@ import termios
 import pytest
 
 from execsrv._processes.confine import seccomp
-from execsrv._processes.confine.calls import BY_MACHINE
+from execsrv._processes.confine.syscalls import BY_MACHINE
 from execsrv._processes.rlimit_mark import LOCKS, RTTIME
 
 X86_64, AARCH64, I386 = 0xC000003E, 0xC00000B7, 0x40000003

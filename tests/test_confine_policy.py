@@ -19,10 +19,10 @@ import execsrv
 from execsrv import Policy
 from execsrv._files.rules import Rules, Use
 from execsrv._processes.confine import policy, start
-from execsrv._processes.confine.calls import NUMBERS
 from execsrv._processes.confine.layers import Means
 from execsrv._processes.confine.places import Access, Confinement
 from execsrv._processes.confine.policy import Wish, resolve
+from execsrv._processes.confine.syscalls import NUMBERS
 from execsrv.errors import InvalidParamsError, SandboxUnavailableError, SpawnError
 from execsrv.protocol import OutputFile
 from tests import deny

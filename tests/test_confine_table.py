@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from execsrv._processes import proc
-from execsrv._processes.confine import calls, starter
+from execsrv._processes.confine import starter, syscalls
 from execsrv._processes.confine import table as table_module
-from execsrv._processes.confine.calls import AARCH64
 from execsrv._processes.confine.starter import LEADER, READY, REAPER, Interpreter, ReportedError, carry_out
+from execsrv._processes.confine.syscalls import AARCH64
 from execsrv._processes.confine.table import AT_FDCWD, MOST_ROWS, Table, TooLargeError
 
 CLONE_PARENT = 0x8000
@@ -33,7 +33,7 @@ def by(request: pytest.FixtureRequest) -> Iterator[Interpreter]:
     if request.param == "python":
         yield starter.in_python()
         return
-    found = starter.in_file(FILES[request.param]) if calls.is_known else None
+    found = starter.in_file(FILES[request.param]) if syscalls.is_known else None
     if found is None or found.file is None:
         pytest.skip("no such file can be executed here, or the machine is another")
     yield found
@@ -80,14 +80,14 @@ exec "$@"
 """
 CHOOSING = """
 import os
-from execsrv._processes.confine import starter
+from execsrv._processes.confine import starter, syscalls
 assert starter.in_file(starter.in_memory) is None
 by = starter.interpreter()
 print("python" if by.file is None else os.readlink(f"/proc/self/fd/{by.file}"))
 """
 
 
-@pytest.mark.skipif(not calls.is_known, reason="the machine is another")
+@pytest.mark.skipif(not syscalls.is_known, reason="the machine is another")
 @pytest.mark.parametrize(("option", "expected"), [("exec", "/#"), ("noexec", "python")])
 def test_where_no_file_in_memory_can_be_executed_another_program_is_there(
     option: str, expected: str, tmp_path: Path
@@ -330,8 +330,8 @@ def test_the_machine_code_for_aarch64_carries_out_a_table(tmp_path: Path, monkey
 
 
 HEADERS = {
-    "x86_64": (Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), calls.X86_64),
-    "aarch64": (Path("/usr/include/asm-generic/unistd.h"), calls.AARCH64),
+    "x86_64": (Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), syscalls.X86_64),
+    "aarch64": (Path("/usr/include/asm-generic/unistd.h"), syscalls.AARCH64),
 }
 
 
@@ -350,5 +350,5 @@ def test_a_start_makes_only_calls_that_every_machine_has() -> None:
     source = "".join(path.read_text() for path in Path(starter.__file__).parent.glob("*.py"))
     made = set(re.findall(r'\.(?:call|open)\(\s*(?:f?"[^"]*"|name), "(\w+)"', source))
     assert {"openat", "mount", "execve", "prctl"} <= made
-    for numbers in calls.BY_MACHINE.values():
+    for numbers in syscalls.BY_MACHINE.values():
         assert made <= numbers.keys()

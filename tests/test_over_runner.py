@@ -28,10 +28,9 @@ from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._processes import proc
 from execsrv._processes.arrivals import Arrivals
-from execsrv._processes.confine.calls import NUMBERS
 from execsrv._processes.confine.layers import Means
 from execsrv._processes.confine.start import means_without_view
-from execsrv._processes.shared_threads import SharedThreads
+from execsrv._processes.confine.syscalls import NUMBERS
 from execsrv._processes.supervisor import open_supervisor
 from execsrv._processes.wait_gone import wait_gone
 from execsrv._runner import frames, link, tree
@@ -59,6 +58,7 @@ from execsrv._server.feed import Feed
 from execsrv._server.framed_pump import FramedPump
 from execsrv._server.methods import listing
 from execsrv._server.over_runner import RunnerAttempt, error_of
+from execsrv._threads import SharedThreads
 from execsrv.errors import (
     BusyError,
     ConnectionLostError,

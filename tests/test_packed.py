@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import execsrv
 from execsrv._wire.bounds import LARGE_BYTES, MessageBound
-from execsrv._wire.calls import decode_call
+from execsrv._wire.call_bounds import decode_call
 from execsrv._wire.codecs import Codec, decode_params
 from execsrv._wire.framing import FrameBuffer
 from execsrv._wire.last_word import Follower, first_and_last

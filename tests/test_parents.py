@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import execsrv
-from execsrv._processes import shared_threads
+from execsrv._processes import starting_threads
 from tests.peers import PATIENCE
 
 DIES_WITH_ITS_PARENT = """
@@ -24,14 +24,14 @@ sys.stdin.read()
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """What each thread that is idle has found: whether it may end."""
     ends: list[bool] = []
-    may_end = shared_threads._Parent._may_end
+    may_end = starting_threads._Parent._may_end
 
-    def look(parent: shared_threads._Parent) -> bool:
+    def look(parent: starting_threads._Parent) -> bool:
         ends.append(may_end(parent))
         return ends[-1]
 
-    monkeypatch.setattr(shared_threads, "_IDLE_SECONDS", 0.01)
-    monkeypatch.setattr(shared_threads._Parent, "_may_end", look)
+    monkeypatch.setattr(starting_threads, "_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(starting_threads._Parent, "_may_end", look)
     return ends
 
 

@@ -21,7 +21,7 @@ import execsrv
 from execsrv import ClientConfig, ConnectionFailedError, ConnectionLostError, InvalidListenURLError
 from execsrv._nursery import open_helpers
 from execsrv._processes import proc
-from execsrv.client.far_commands import is_reached, parse_exec, parse_place
+from execsrv.client.far_commands import is_reached, parse_exec, parse_shell
 from execsrv.client.far_side import SAID, Facts, own_facts, parse_answer, script, why_no_way, why_not_brought
 from tests.far_sides import CONTAINERS, FarSide, SshServer, needs_sshd
 from tests.peers import PATIENCE
@@ -49,7 +49,7 @@ PATIENT = ClientConfig(handshake_timeout=PATIENCE)
     ],
 )
 def test_ssh(url: str, argv: list[str], directory: str | None) -> None:
-    place = parse_place(url)
+    place = parse_shell(url)
     assert place.directory == directory
     command = place.command("echo 'it'; x")
     assert command[:-1] == SSH + argv
@@ -68,7 +68,7 @@ def test_ssh(url: str, argv: list[str], directory: str | None) -> None:
     ],
 )
 def test_containers(url: str, argv: list[str]) -> None:
-    assert parse_place(url).command("x 'y'") == [*argv, "sh", "-c", "x 'y'"]
+    assert parse_shell(url).command("x 'y'") == [*argv, "sh", "-c", "x 'y'"]
     assert is_reached(url)
 
 
@@ -139,7 +139,7 @@ def test_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
     far.has("execsrv", 'pwd; echo "$# $1"; exit 3')
     (tmp_path / name).mkdir()
     for directory in (f"{tmp_path}/{name}", f"~/{name}"):
-        line = parse_place("ssh://host").command(script(["serve", "a b"], directory, bring=True))[-1]
+        line = parse_shell("ssh://host").command(script(["serve", "a b"], directory, bring=True))[-1]
         assert "\n" not in line
         ran = subprocess.run(["sh", "-c", line], env=far.environment, capture_output=True, text=True)
         assert ran.returncode == 3, ran

@@ -21,7 +21,6 @@ from msgspec import Struct
 
 from execsrv._processes import proc
 from execsrv._processes.own_streams import OwnInput
-from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner import input as inputs
 from execsrv._runner import version_1_messages
@@ -52,6 +51,7 @@ from execsrv._runner.version_2_messages import (
     Terminate,
     TreeEmpty,
 )
+from execsrv._threads import SharedThreads
 from execsrv.protocol import EnvPolicy, Size
 from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.protocol.sandbox import FileSystem, Permissions, PolicyEntry, Sandbox, Special, SpecialPlace

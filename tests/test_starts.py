@@ -27,8 +27,8 @@ from execsrv import Policy, ProcessLimits
 from execsrv._processes import carried_limits, proc
 from execsrv._processes.command import settle
 from execsrv._processes.rlimit_mark import LOCKS, new_server_mark
-from execsrv._processes.shared_threads import Places, SharedThreads
 from execsrv._processes.supervisor import open_supervisor
+from execsrv._threads import SharedThreads, ThreadSlots
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Failure, Notification, Response
 from tests.confined import needs_confinement
@@ -560,7 +560,7 @@ async def test_a_start_that_hangs_leaves_the_server_its_own_limits(tmp_path: Pat
     limits = softs()
     async with open_supervisor(own_process=True, guarded=False) as supervisor:
         attempt = supervisor.new_attempt()
-        threads, others = SharedThreads(Places(1)), children()
+        threads, others = SharedThreads(ThreadSlots(1)), children()
         with leased(program), trio.CancelScope() as waiting:
 
             async def start() -> None:

@@ -10,8 +10,7 @@ import trio
 import trio.testing
 
 from execsrv import _threads
-from execsrv._processes.shared_threads import Places, SharedThreads
-from execsrv._threads import run_briefly, run_with_tls
+from execsrv._threads import SharedThreads, ThreadSlots, run_briefly, run_with_tls
 from tests.peers import PATIENCE
 
 
@@ -42,7 +41,7 @@ async def test_the_loop_waits_for_what_is_brief() -> None:
         nursery.start_soon(count)
         await trio.lowlevel.checkpoint()
         before = turns
-        await run_briefly(lambda: time.sleep(0.01), SharedThreads(Places(1)), PATIENCE)
+        await run_briefly(lambda: time.sleep(0.01), SharedThreads(ThreadSlots(1)), PATIENCE)
         assert turns == before
         nursery.cancel_scope.cancel()
 
@@ -92,10 +91,10 @@ async def test_a_cancel_waits_for_a_thread_with_tls(is_slow: bool, monkeypatch: 
 
 
 async def test_places_are_had_in_order_and_a_cancel_gives_its_own_up() -> None:
-    places, had = Places(1), list[str]()
+    slots, had = ThreadSlots(1), list[str]()
 
     async def wait(name: str) -> None:
-        await places.wait()
+        await slots.wait()
         had.append(name)
 
     await wait("first")
@@ -106,10 +105,10 @@ async def test_places_are_had_in_order_and_a_cancel_gives_its_own_up() -> None:
         with trio.CancelScope() as given_up:
             given_up.cancel()
             await wait("never")
-        assert not places.take()
-        places.give()
+        assert not slots.take()
+        slots.give()
         await trio.testing.wait_all_tasks_blocked()  # those that are woken in one turn run in any order
-        places.give()
-    assert (had, places.taken) == (["first", "second", "third"], 1)
-    places.give()
-    assert (places.take(), places.taken) == (True, 1)
+        slots.give()
+    assert (had, slots.taken) == (["first", "second", "third"], 1)
+    slots.give()
+    assert (slots.take(), slots.taken) == (True, 1)

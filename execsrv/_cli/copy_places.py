@@ -16,14 +16,14 @@ from execsrv.client import Client
 from execsrv.errors import ExecsrvError, NotFoundError
 
 
-class Place(NamedTuple):
+class Side(NamedTuple):
     """One side of a copy. On the server it has a `name`, empty for the server's own directory."""
 
     path: str
     name: str | None = None
 
     @classmethod
-    def parsed(cls, word: str) -> Place:
+    def parsed(cls, word: str) -> Side:
         """Return the place that a word names: `NAME:PATH` is on the server, as long as no slash is in NAME."""
         name, colon, path = word.partition(":")
         return cls(path, name) if colon and "/" not in name else cls(word)
@@ -46,7 +46,7 @@ class Copy(NamedTuple):
     destination: str
 
 
-async def settled(client: Client, sources: Sequence[Place], to: Place, *, itself: bool) -> tuple[list[Copy], bool]:
+async def settled(client: Client, sources: Sequence[Side], to: Side, *, itself: bool) -> tuple[list[Copy], bool]:
     """Return what is to be copied where to, and whether that is into a directory, which it never is with `itself`.
 
     Raises `ExecsrvError` where it cannot be told, or two copies would have one path.
@@ -72,7 +72,7 @@ def _own_name(path: str) -> str:
     return os.path.basename(os.path.abspath(path))
 
 
-async def _is_directory(client: Client, place: Place, path: str) -> bool:
+async def _is_directory(client: Client, place: Side, path: str) -> bool:
     if not place.is_there:
         return await trio.to_thread.run_sync(os.path.isdir, path or ".", limiter=trio.CapacityLimiter(1))
     try:
@@ -81,7 +81,7 @@ async def _is_directory(client: Client, place: Place, path: str) -> bool:
         return False
 
 
-async def _absolute(client: Client, place: Place) -> str:
+async def _absolute(client: Client, place: Side) -> str:
     """Return the path of a place, absolute on the server. Raises `ExecsrvError` for a name that nobody has."""
     if place.name is None:
         return place.path

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from execsrv._cli.copy_places import Copy, Place, settled
+from execsrv._cli.copy_places import Copy, Side, settled
 from execsrv._cli.manners import Manners, one_line, print_json, size, span
 from execsrv._cli.progress import Foot, Meter, has_terminal, keep_drawn
 from execsrv._cli.reach import Reach
@@ -34,7 +34,7 @@ def copy(
     manners: Manners,
 ) -> int:
     """Copy to a server, or from it."""
-    to, places = Place.parsed(destination), [Place.parsed(source) for source in sources]
+    to, places = Side.parsed(destination), [Side.parsed(source) for source in sources]
     wrong = [word for word, place in zip(sources, places, strict=True) if place.is_there == to.is_there]
     if wrong:
         side = "the server" if to.is_there else "this machine"
@@ -52,8 +52,8 @@ class _Task:
 
     def __init__(
         self,
-        sources: Sequence[Place],
-        to: Place,
+        sources: Sequence[Side],
+        to: Side,
         resume: bool,
         jobs: int,
         is_itself: bool,

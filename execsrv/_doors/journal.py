@@ -74,12 +74,12 @@ class Start:
     def variables(self, sent: Mapping[str, str]) -> dict[str, str]:
         """Return what the command is to have in its environment beside what was sent."""
         told: dict[str, str] = {}
-        for reader in self.page.readers:
-            told |= reader.variables(self, sent.get("TRACEPARENT", ""))
+        for observer in self.page.observers:
+            told |= observer.variables(self, sent.get("TRACEPARENT", ""))
         return told
 
 
-class Reader(Protocol):
+class Observer(Protocol):
     """Somebody who is told. Nothing that it does may wait, or fail."""
 
     def variables(self, start: Start, parent: str) -> dict[str, str]:
@@ -102,7 +102,7 @@ class Reader(Protocol):
 
 
 class Silent:
-    """A reader that needs to know of nothing: the base of those who need to know of a part."""
+    """An observer that needs to know of nothing: the base of those who need to know of a part."""
 
     def variables(self, start: Start, parent: str) -> dict[str, str]:
         """Return nothing."""
@@ -113,14 +113,14 @@ class Silent:
 
 
 class Journal:
-    """All that is told of one server, and its readers."""
+    """All that is told of one server, and its observers."""
 
     def __init__(self) -> None:
-        self.readers: list[Reader] = []
+        self.observers: list[Observer] = []
         self._connections = 0
 
     def __repr__(self) -> str:
-        return f"<Journal readers={len(self.readers)}>"
+        return f"<Journal observers={len(self.observers)}>"
 
     def new_page(self, principal: Principal, origin: str, *, with_argv: bool) -> Page:
         """Return the page of a new connection."""
@@ -135,7 +135,7 @@ class Page:
         self.number = number
         self.principal = principal
         self.origin = origin
-        self.readers = journal.readers
+        self.observers = journal.observers
         self._with_argv = with_argv
 
     def __repr__(self) -> str:
@@ -143,29 +143,29 @@ class Page:
 
     def begin(self, id: str, program: str, argv: Sequence[str], now: float, *, is_terminal: bool) -> Start | None:
         """Note that a start was asked for. None where nobody reads that."""
-        if not self.readers:
+        if not self.observers:
             return None
         return Start(self, id, program, argv if self._with_argv else (), now, is_terminal=is_terminal)
 
     def started(self, start: Start, pid: int, log: OutputLog) -> None:
         """Note that it runs."""
         start.pid, start.log = pid, log
-        for reader in self.readers:
-            reader.started(start)
+        for observer in self.observers:
+            observer.started(start)
 
     def failed(self, start: Start, error: Exception) -> None:
         """Note that it could not be started."""
-        for reader in self.readers:
-            reader.failed(start, error)
+        for observer in self.observers:
+            observer.failed(start, error)
 
     def ended(self, start: Start, log: OutputLog, used: resource.struct_rusage | None, now: float) -> None:
         """Note its end, as the log has it."""
         end = _end_of(log, used, now - start.began)
         start.log = None
-        for reader in self.readers:
-            reader.ended(start, end)
+        for observer in self.observers:
+            observer.ended(start, end)
 
     def resumed(self, origin: str) -> None:
         """Note that the connection goes on with another channel."""
-        for reader in self.readers:
-            reader.resumed(self, origin)
+        for observer in self.observers:
+            observer.resumed(self, origin)

@@ -24,8 +24,8 @@ _NETWORK_BITS = 64
 """Of an IPv6 address: whoever has one has all that begin so."""
 
 
-class Place:
-    """The place of one peer at the door."""
+class Newcomer:
+    """One peer at the door."""
 
     def __init__(self, origin: str, hang_up: Callable[[], None]) -> None:
         self.origin = origin
@@ -35,53 +35,53 @@ class Place:
 
 
 class Door:
-    """All places at the door of one server."""
+    """All newcomers at the door of one server."""
 
     def __init__(self, most: Callable[[], int], bound: str = "max_handshakes") -> None:
         """`most` tells how many there may be: that can change while it serves. `bound` is its name, for the log."""
         self._most = most
         self._bound = bound
-        self._by_origin: dict[str, dict[Place, None]] = {}  # ordered sets, longest there first
+        self._by_origin: dict[str, dict[Newcomer, None]] = {}  # ordered sets, longest there first
         self._count = 0
 
     def __repr__(self) -> str:
         return f"<Door {self._count} of {self._most()} from {len(self._by_origin)}>"
 
-    def enter(self, origin: str, hang_up: Callable[[], None]) -> Place:
-        """Give a peer a place. Where there is none left, `hang_up` of another one is called, which has to leave."""
+    def enter(self, origin: str, hang_up: Callable[[], None]) -> Newcomer:
+        """Let a peer in. Where there is no room left, `hang_up` of another one is called, which has to leave."""
         if self._count >= (most := self._most()):
             self.make_room(f"{self._bound} ({most}) are taken")
-        place = Place(origin, hang_up)
-        self._by_origin.setdefault(origin, {})[place] = None
+        newcomer = Newcomer(origin, hang_up)
+        self._by_origin.setdefault(origin, {})[newcomer] = None
         self._count += 1
-        return place
+        return newcomer
 
-    def leave(self, place: Place) -> None:
-        """Free a place: its peer has said who it is, or is gone. To leave again does nothing."""
-        places = self._by_origin.get(place.origin, {})
-        if place in places:
-            del places[place]
+    def leave(self, newcomer: Newcomer) -> None:
+        """Let one go who has said who it is, or is gone. To leave again does nothing."""
+        crowd = self._by_origin.get(newcomer.origin, {})
+        if newcomer in crowd:
+            del crowd[newcomer]
             self._count -= 1
-            if not places:
-                del self._by_origin[place.origin]
+            if not crowd:
+                del self._by_origin[newcomer.origin]
 
-    def make_room(self, why: str) -> Place | None:
-        """Hang up on who has waited longest, of the origin that most of them have, and return what was its place."""
+    def make_room(self, why: str) -> Newcomer | None:
+        """Hang up on the newcomer that has waited longest, of the origin that most have, and return it."""
         if not self._count:
             return None
-        crowd = max(self._by_origin.values(), key=lambda places: len(places))
-        place = next(iter(crowd))
-        logger.warning("hanging up on a peer from %s: %s", place.origin, why)
-        self.leave(place)
-        place.hang_up()
-        return place
+        crowd = max(self._by_origin.values(), key=len)
+        newcomer = next(iter(crowd))
+        logger.warning("hanging up on a peer from %s: %s", newcomer.origin, why)
+        self.leave(newcomer)
+        newcomer.hang_up()
+        return newcomer
 
     async def make_descriptors(self, count: int, why: str, patience: float) -> bool:
         """Make room for so many, and wait for a while until their descriptors are free. Return whether any left."""
-        left = [place for _ in range(count) if (place := self.make_room(why)) is not None]
+        left = [newcomer for _ in range(count) if (newcomer := self.make_room(why)) is not None]
         with trio.move_on_after(patience):
-            for place in left:
-                await place.is_closed.wait()
+            for newcomer in left:
+                await newcomer.is_closed.wait()
         return bool(left)
 
 

@@ -26,8 +26,7 @@ from execsrv._login_shells import script
 from execsrv._nursery import owned
 from execsrv._processes.attempt import Attempt
 from execsrv._processes.command import Command, Named
-from execsrv._processes.shared_threads import SharedThreads
-from execsrv._threads import run_briefly
+from execsrv._threads import SharedThreads, run_briefly
 
 TAKING_SECONDS = 10.0
 """So long the login files may take for a snapshot. Those that take longer are run each time."""

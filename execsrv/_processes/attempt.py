@@ -25,12 +25,12 @@ from execsrv._processes.leader import Leader
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.own_streams import OwnStreams
 from execsrv._processes.reaper import Reaper
-from execsrv._processes.shared_threads import SharedThreads, start_soon
 from execsrv._processes.spawn import Started
 from execsrv._processes.spawn_errors import of_no_means, shortage_told
+from execsrv._processes.starting_threads import start_soon
 from execsrv._processes.stream_ends import Onward, open_onward
 from execsrv._processes.tree import ProcessTree
-from execsrv._threads import Job
+from execsrv._threads import Job, SharedThreads
 from execsrv.protocol import Size, Stream
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from execsrv._processes.proc import Steps
 from execsrv.protocol import Layer
 
 if TYPE_CHECKING:
-    from execsrv._processes.shared_threads import Places
     from execsrv._processes.tree import ProcessTree
+    from execsrv._threads import ThreadSlots
 
 
 class Finder(Protocol):
@@ -24,7 +24,7 @@ class Finder(Protocol):
     turn: trio.Lock
     """Held by whoever looks for long."""
 
-    looks: Places
+    looks: ThreadSlots
     """The threads for looks that may hang in the kernel."""
 
     def spare(self) -> AbstractContextManager[None]:

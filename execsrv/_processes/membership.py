@@ -23,10 +23,10 @@ from execsrv._processes.census import Census
 from execsrv._processes.leader import Leader
 from execsrv._processes.proc import Steps
 from execsrv._processes.rlimit_mark import ServerMark
-from execsrv._processes.shared_threads import Places
 from execsrv._processes.spare_descriptors import Reserve
 from execsrv._processes.subreaper import UNKNOWN, Strays
 from execsrv._processes.tree import ProcessTree
+from execsrv._threads import ThreadSlots
 from execsrv.protocol import Layer
 
 _FRESH_SECONDS = 0.01
@@ -61,7 +61,7 @@ class Register:
         self.reserve = Reserve(_SPARE_DESCRIPTORS)
         self.turn = trio.Lock()
         """Held by whoever looks for long, so that all looks together hold up the others no longer than one."""
-        self.looks = Places(_HANGING_LOOKS)
+        self.looks = ThreadSlots(_HANGING_LOOKS)
         """The threads for looks that may hang in the kernel."""
         self.has_had_limits = False
         """True once a command has had limits."""

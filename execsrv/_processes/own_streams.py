@@ -12,11 +12,10 @@ import trio
 
 from execsrv._lent import Lent
 from execsrv._processes import terminal
-from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.spawn import widen
 from execsrv._processes.tree import ProcessTree
 from execsrv._setting_units import MIB
-from execsrv._threads import run_briefly
+from execsrv._threads import SharedThreads, run_briefly
 from execsrv.errors import BusyError
 from execsrv.protocol import Size, Stream
 

@@ -34,7 +34,7 @@ from execsrv._processes import (
 )
 from execsrv._processes.command import Command, later, spawn_error
 from execsrv._processes.rlimit_mark import Mark
-from execsrv._processes.shared_threads import begin_start
+from execsrv._processes.starting_threads import begin_start
 from execsrv.errors import SpawnError
 from execsrv.protocol import Size, Stream
 

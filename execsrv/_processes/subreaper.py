@@ -25,7 +25,7 @@ import trio
 
 from execsrv._processes import pidfd, proc
 from execsrv._processes.proc import Steps
-from execsrv._processes.shared_threads import children_shown, open_children_of, read_children, read_whole
+from execsrv._processes.starting_threads import children_shown, open_children_of, read_children, read_whole
 
 UNKNOWN = -1
 """The session of who has a mark of our server, but of no session that runs."""

@@ -24,9 +24,9 @@ from execsrv._processes.guardian_keeper import Guard
 from execsrv._processes.kin import Kin
 from execsrv._processes.membership import ByDescent, ByWalk, Register
 from execsrv._processes.refused_calls import refusals
-from execsrv._processes.shared_threads import MOST_THREADS, Places
 from execsrv._processes.subreaper import Strays
 from execsrv._processes.turns import in_turns
+from execsrv._threads import MOST_THREADS, ThreadSlots
 from execsrv.protocol import Layer, Size
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Supervisor:
         self._moves = False
         self.kin = Kin(self._register, sole=False)
         """All processes of all sessions, for telling who they are not."""
-        self.threads = Places(MOST_THREADS)
+        self.threads = ThreadSlots(MOST_THREADS)
         """The threads in which commands are started."""
 
     def __repr__(self) -> str:

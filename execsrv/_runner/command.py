@@ -12,7 +12,6 @@ from execsrv._lent import Lent
 from execsrv._nursery import owned
 from execsrv._processes.attempt import Attempt, Spawned
 from execsrv._processes.own_streams import OwnStreams
-from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.usage import usage_of, used_by
 from execsrv._runner.frames import data_header
@@ -38,6 +37,7 @@ from execsrv._runner.version_2_messages import (
     Stream,
     TreeEmpty,
 )
+from execsrv._threads import SharedThreads
 from execsrv.errors import RequestError
 from execsrv.protocol import Size
 from execsrv.protocol.bounds import MOST_NAME_BYTES

@@ -20,7 +20,6 @@ from execsrv._processes.attempt import Spawned
 from execsrv._processes.command import Command, settle
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.own_streams import OwnStreams
-from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.frames import encode
 from execsrv._runner.incoming import Incoming
@@ -41,6 +40,7 @@ from execsrv._runner.version_1_messages import (
     Stdin,
     Terminate,
 )
+from execsrv._threads import SharedThreads
 from execsrv.errors import ExecsrvError, InvalidParamsError
 from execsrv.protocol import Size
 

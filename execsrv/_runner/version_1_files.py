@@ -24,12 +24,12 @@ from execsrv._lent import Lent
 from execsrv._nursery import owned
 from execsrv._processes.command import Command
 from execsrv._processes.leader import ExitStatus
-from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.frames import MAX_PAYLOAD_BYTES
 from execsrv._runner.named import check_own, open_fifo
 from execsrv._runner.version_1 import settled
 from execsrv._runner.version_1_messages import TIMED_OUT, SpawnRequest
+from execsrv._threads import SharedThreads
 from execsrv.errors import ConnectionFailedError, ProtocolError
 from execsrv.protocol.bounds import PathText, Variables, Word, Words
 

@@ -21,7 +21,6 @@ from msgspec import Struct
 
 from execsrv._nursery import open_helpers, owned
 from execsrv._processes.command import spawn_error
-from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._runner.channel import Channel
 from execsrv._runner.command import RunnerCommand, refusal
@@ -44,6 +43,7 @@ from execsrv._runner.version_2_messages import (
     SpawnRequest,
     Terminate,
 )
+from execsrv._threads import SharedThreads
 from execsrv.errors import ProtocolError
 
 logger = logging.getLogger(__name__)

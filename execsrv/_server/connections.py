@@ -99,7 +99,7 @@ class Connections:
         connection = Connection(
             self._supervisor, self.config, self.stopping, principal, allowance, terms, self.directory
         )
-        if self.journal.readers:
+        if self.journal.observers:
             connection.sessions.page = self.journal.new_page(principal, origin, with_argv=self.config.audit_argv)
         self._by_id[connection.id] = connection
         self._opened.unpark_all()

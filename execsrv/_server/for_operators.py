@@ -40,7 +40,7 @@ async def open_operations(
         from execsrv._doors.audit import open_audit
 
         audit = stack.enter_context(open_audit(config.audit_log))
-        connections.journal.readers.append(audit)
+        connections.journal.observers.append(audit)
         if reloads is not None:
             reloads.add("the audit log", lambda: run_in_thread(audit.reopen, trio.CapacityLimiter(1)))
     if config.traces:
@@ -48,14 +48,14 @@ async def open_operations(
             from execsrv._doors.spans import Spans
         except ImportError as error:
             raise InvalidConfigError(f"cannot set traces: install execsrv[otel] first ({error})") from error
-        connections.journal.readers.append(Spans())
+        connections.journal.observers.append(Spans())
     if config.metrics_listen:
         from execsrv._doors.counts import Counts
         from execsrv._doors.health import serve_health
         from execsrv._doors.metrics import exposition
 
         counts, lag = Counts(), LoopLag()
-        connections.journal.readers.append(counts)
+        connections.journal.observers.append(counts)
         nursery.start_soon(owned, lag.measure)
 
         def text() -> bytes:

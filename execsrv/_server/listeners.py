@@ -17,7 +17,7 @@ import trio
 from execsrv._doors.accepting import accept
 from execsrv._doors.doorkeeper import Doorkeeper
 from execsrv._doors.exposure import check_exposure, check_page
-from execsrv._doors.newcomers import Door, Place, origin_of, shut
+from execsrv._doors.newcomers import Door, Newcomer, origin_of, shut
 from execsrv._doors.reloads import Reloads
 from execsrv._memory import freed
 from execsrv._nursery import open_helpers, owned
@@ -125,13 +125,13 @@ async def _open_passed(
 
 async def _serve_peer(serve_peer: ServePeer, door: Door, stream: trio.SocketStream) -> None:
     """Serve one peer from first to last. That may fail; the daemon does not."""
-    place: Place | None = None
+    newcomer: Newcomer | None = None
     try:
-        place = door.enter(origin_of(stream), partial(shut, stream))
-        await serve_peer(stream, partial(door.leave, place))
+        newcomer = door.enter(origin_of(stream), partial(shut, stream))
+        await serve_peer(stream, partial(door.leave, newcomer))
     finally:
         stream.socket.close()  # at once, whatever else has failed
-        if place is not None:
-            door.leave(place)
-            place.is_closed.set()
+        if newcomer is not None:
+            door.leave(newcomer)
+            newcomer.is_closed.set()
         freed()

@@ -18,12 +18,11 @@ from execsrv._budget.budget import Budget
 from execsrv._lent import Lent
 from execsrv._processes.command import spawn_error
 from execsrv._processes.own_streams import OwnInput
-from execsrv._processes.shared_threads import SharedThreads
 from execsrv._runner.remote import WINDOW_BYTES, RemoteCommand
 from execsrv._runner.tree import RunnerInput, RunnerLimits, RunnerSpawned, RunnerStreams, RunnerTree
 from execsrv._runner.version_2_messages import STDIN_WINDOW_BYTES, Error, SpawnRequest
 from execsrv._server.runners import Launched, Runners
-from execsrv._threads import run_briefly
+from execsrv._threads import SharedThreads, run_briefly
 from execsrv.errors import (
     BusyError,
     InvalidParamsError,

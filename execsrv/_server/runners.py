@@ -25,10 +25,10 @@ from execsrv._processes import streams
 from execsrv._processes.attempt import Attempt, Spawned
 from execsrv._processes.command import Command, settle, spawn_error
 from execsrv._processes.environment import inherited_environment
-from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.withheld import withheld_by
 from execsrv._runner.link import Link
+from execsrv._threads import SharedThreads
 from execsrv._wire.quoting import quoted
 from execsrv.errors import (
     InvalidParamsError,

@@ -23,7 +23,6 @@ from execsrv._doors.journal import Page, Start
 from execsrv._nursery import contain, owned
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.command import Command
-from execsrv._processes.shared_threads import SharedThreads
 from execsrv._processes.supervisor import Supervisor
 from execsrv._processes.terminal import DEFAULT_MODES
 from execsrv._server.feed import Dialect
@@ -31,6 +30,7 @@ from execsrv._server.roster import Roster
 from execsrv._server.session import Session
 from execsrv._server.start_options import StartOptions, cost
 from execsrv._server.starting import Over, Starting
+from execsrv._threads import SharedThreads
 from execsrv._wire.quoting import quoted
 from execsrv.errors import NotReadyError
 from execsrv.limits import ServerConfig

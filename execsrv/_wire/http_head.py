@@ -67,7 +67,7 @@ class Upgrade(NamedTuple):
         return f"<Upgrade {'with' if self.token else 'without'} a token>"
 
 
-class Page(NamedTuple):
+class PageRequest(NamedTuple):
     """A request for a file of the page that we have."""
 
     path: bytes
@@ -111,7 +111,7 @@ async def receive_head(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes 
     return bytes(head)
 
 
-def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = True) -> bytes | Upgrade | Page:
+def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = True) -> bytes | Upgrade | PageRequest:
     """Return the whole response to a request, the upgrade that it asks for, or the page."""
     request = _parsed(head, max_bytes)
     if isinstance(request, bytes):
@@ -124,7 +124,7 @@ def answer_to(head: bytes, max_bytes: int, names: Names, *, is_ready: bool = Tru
     if path in (b"/livez", b"/readyz", b"/healthz"):
         return _response(HTTPStatus.OK)
     if path in names.pages and method == b"GET" and b"upgrade" not in headers:
-        return _refusal_of_host(headers, names) or Page(path)
+        return _refusal_of_host(headers, names) or PageRequest(path)
     if path != b"/":
         return _response(HTTPStatus.NOT_FOUND)
     if method != b"GET":

@@ -24,12 +24,12 @@ from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv._wire.forks import keep_from_forks
-from execsrv._wire.http_head import NO_PAGES, Names, Page, Pages, Upgrade, answer_to, receive_head, unauthorized
+from execsrv._wire.http_head import NO_PAGES, Names, PageRequest, Pages, Upgrade, answer_to, receive_head, unauthorized
 from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, NO_TLS, is_final, why_unreachable
 from execsrv._wire.urls import parse_websocket
 from execsrv._wire.websocket_frames import MASKED_PING, MAX_HEADER, PING, close_frame, fitting, put_header
-from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, Reader, Wire, open_shielded
+from execsrv._wire.websocket_library import HEAD_END, MAX_HEAD_BYTES, RECEIVE_BYTES, ReaderNursery, Wire, open_shielded
 from execsrv.errors import ConnectionFailedError, ProtocolError, UnauthorizedError
 from execsrv.limits import Limits, ServerConfig
 from execsrv.protocol import Message
@@ -183,7 +183,7 @@ async def serve_websocket(
     names = Names(limits.allowed_hosts, limits.allowed_origins, is_secure, pages.paths)
     async with stream:
         head = None
-        upgrade: bytes | Page | Upgrade | None = None
+        upgrade: bytes | PageRequest | Upgrade | None = None
         serve: Serve | None = None
         # The second where its place at the door was given to another.
         gone = suppress(trio.BrokenResourceError, trio.ClosedResourceError)
@@ -196,7 +196,7 @@ async def serve_websocket(
                     serve = await admit(upgrade)
                 except UnauthorizedError as error:
                     upgrade = unauthorized(str(error))
-            if isinstance(upgrade, Page):
+            if isinstance(upgrade, PageRequest):
                 for piece in await pages.response(upgrade.path):
                     await stream.send_all(piece)
             if isinstance(upgrade, bytes):
@@ -210,7 +210,7 @@ async def serve_websocket(
         async with open_shielded() as reader:
             with trio.move_on_after(limits.handshake_timeout), suppress(ConnectionClosed):
                 request = await trio_websocket.wrap_server_stream(
-                    cast(trio.Nursery, Reader(reader, wire)),
+                    cast(trio.Nursery, ReaderNursery(reader, wire)),
                     wire,
                     message_queue_size=_QUEUED_MESSAGES,
                     max_message_size=limits.max_message_bytes,
@@ -259,7 +259,7 @@ async def open_websocket(
                     await stream.do_handshake()  # of whose errors the library would not tell
                 wire = Wire(stream, MessageBound(limits.max_message_bytes))
                 connection = await trio_websocket.wrap_client_stream(
-                    cast(trio.Nursery, Reader(reader, wire)),
+                    cast(trio.Nursery, ReaderNursery(reader, wire)),
                     wire,  # type: ignore[arg-type]
                     str(address),
                     address.resource,

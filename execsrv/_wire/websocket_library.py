@@ -242,7 +242,7 @@ class Wire(trio.abc.Stream):
         """Do nothing: whoever opened the stream closes it. The library would do it before we have said why."""
 
 
-class Reader:
+class ReaderNursery:
     """The nursery that the library starts its reader in. A reader that fails later ends its channel, and no more."""
 
     def __init__(self, nursery: trio.Nursery, wire: Wire) -> None:

@@ -15,7 +15,7 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.unix import open_unix
 from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix
 from execsrv.client.client import Client, open_client
-from execsrv.client.far_commands import FORMS, Place, is_reached, parse_exec, parse_place
+from execsrv.client.far_commands import FORMS, FarShell, is_reached, parse_exec, parse_shell
 from execsrv.client.greeting_wishes import Kept, Wishes, wishes
 from execsrv.client.launching import launched
 from execsrv.client.parameters import seconds, words
@@ -76,7 +76,7 @@ async def connect(
         leaves = reconnect > 0
         connection = open_client(lambda: _open_launched(argv, None, config, leaves=leaves), config, reconnect, wanted)
     elif is_reached(url):
-        connection = _connect_reached(parse_place(url), reconnect, bring, wanted, config)
+        connection = _connect_reached(parse_shell(url), reconnect, bring, wanted, config)
     else:
         forms = ", ".join(f"`{form}`" for form in FORMS[:-1])
         expected = f"`ws://HOST:PORT`, `unix://PATH`, {forms} or `{FORMS[-1]}`"
@@ -87,7 +87,7 @@ async def connect(
 
 @asynccontextmanager
 async def _connect_reached(
-    place: Place, reconnect: float, bring: bool, wanted: Wishes, config: ClientConfig
+    place: FarShell, reconnect: float, bring: bool, wanted: Wishes, config: ClientConfig
 ) -> AsyncIterator[Client]:
     from execsrv.client.far_channel import open_reached
 

@@ -18,7 +18,7 @@ from execsrv._nursery import happened, open_helpers, owned
 from execsrv._wire.lines import LineChannel
 from execsrv._wire.writing import write_all
 from execsrv.client.bringing import archive
-from execsrv.client.far_commands import Place
+from execsrv.client.far_commands import FarShell
 from execsrv.client.far_side import Answer, own_facts, parse_answer, script, why_no_way, why_not_brought
 from execsrv.client.launching import launched
 from execsrv.client.stdio import open_stdio
@@ -98,7 +98,7 @@ class _Behind(trio.abc.ReceiveStream):
 
 @asynccontextmanager
 async def open_reached(
-    place: Place, serve: Sequence[str], config: ClientConfig, *, bring: bool, name: str = ""
+    place: FarShell, serve: Sequence[str], config: ClientConfig, *, bring: bool, name: str = ""
 ) -> AsyncIterator[LineChannel]:
     """Open a channel to the server that `execsrv` with the words `serve` is at a place.
 
@@ -153,7 +153,7 @@ async def _hear_answer(stdout: trio.abc.ReceiveStream) -> tuple[Answer | None, b
 
 
 async def _bring(
-    place: Place, answer: Answer, stdin: trio.abc.SendStream, *, bring: bool, explain: Callable[[], Awaitable[str]]
+    place: FarShell, answer: Answer, stdin: trio.abc.SendStream, *, bring: bool, explain: Callable[[], Awaitable[str]]
 ) -> None:
     """Send execsrv to a Python that has none. Raises `ConnectionFailedError`."""
     problem = f"cannot reach `{place.url}`: there is no execsrv in its PATH"

@@ -45,8 +45,8 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A place where a shell can be run. `words` are the command line that runs what follows it.
+class FarShell:
+    """A shell on another machine, or in a container. `words` are the command line that runs what follows it.
 
     ssh hands the `login_shell` there one text, the others pass words. `directory` is where the server is to run, None
     for where one gets there; below the home directory it begins with `~/`.
@@ -83,7 +83,7 @@ def parse_exec(url: str) -> list[str] | None:
     return words
 
 
-def parse_place(url: str) -> Place:
+def parse_shell(url: str) -> FarShell:
     """Return the place of a URL for which `is_reached`, but for `exec:`. Raises `InvalidListenURLError`."""
     scheme, colon, rest = url.partition("://")
     if not colon:
@@ -99,10 +99,10 @@ def parse_place(url: str) -> Place:
         return _kubectl(url, rest)
     if not _CONTAINER.fullmatch(rest):
         raise _invalid(url, scheme, "that is no name of a container")
-    return Place(url, scheme, (scheme, "exec", "-i", rest))
+    return FarShell(url, scheme, (scheme, "exec", "-i", rest))
 
 
-def _ssh(url: str, rest: str) -> Place:
+def _ssh(url: str, rest: str) -> FarShell:
     found = _SSH.fullmatch(rest)
     if found is None or (found["port"] or "").count(":"):
         raise _invalid(url, "ssh", "an IPv6 address needs brackets" if rest.count(":") > 1 else "")
@@ -131,10 +131,10 @@ def _ssh(url: str, rest: str) -> Place:
         options += ["-p", port]
     path = unquote(found["path"] or "/")
     directory = None if path == "/" else path.removeprefix("/") if path.startswith("/~/") else path
-    return Place(url, "ssh", ("ssh", *options, "--", host), login_shell=True, directory=directory)
+    return FarShell(url, "ssh", ("ssh", *options, "--", host), login_shell=True, directory=directory)
 
 
-def _kubectl(url: str, rest: str) -> Place:
+def _kubectl(url: str, rest: str) -> FarShell:
     parts = rest.split("/")
     namespace, pod, container = {
         1: ("", rest, ""),
@@ -152,7 +152,7 @@ def _kubectl(url: str, rest: str) -> Place:
         options += [f"--{option}={name}"] if name else []
     if len(parts) == 3 and not container:
         raise _invalid(url, "kubectl", "there is no container")
-    return Place(url, "kubectl", ("kubectl", "exec", "-i", *options, pod, "--"))
+    return FarShell(url, "kubectl", ("kubectl", "exec", "-i", *options, pod, "--"))
 
 
 def _invalid(url: str, scheme: str, why: str) -> InvalidListenURLError:

@@ -26,7 +26,7 @@ from execsrv.errors import (
     RequestError,
 )
 from execsrv.limits import ClientConfig
-from execsrv.pool.places import Places, labels_of
+from execsrv.pool.scheduler import Scheduler, labels_of
 from execsrv.protocol import EnvironmentStatus, Unit
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class ClientLine:
 class Member:
     """One server, as long as the directory has it, and longer while something runs there."""
 
-    def __init__(self, endpoint: Endpoint, slots: int, places: Places, config: ClientConfig) -> None:
+    def __init__(self, endpoint: Endpoint, slots: int, scheduler: Scheduler, config: ClientConfig) -> None:
         self.endpoint = endpoint
         self.labels = labels_of(endpoint.labels)
         self.running = 0
@@ -121,7 +121,7 @@ class Member:
         """True where it never took us, and waiting would not change that."""
         self.line: Line | None = None
         self._was_up = False
-        self._places = places
+        self._scheduler = scheduler
         self._config = config
         self._is_silent = False
         self._is_interrupted = False
@@ -174,7 +174,7 @@ class Member:
         seconds, self._rest = self._rest, min(2 * self._rest, _LONGEST_REST_SECONDS)
         await trio.sleep(seconds * random.uniform(0.5, 1.5))
         self.is_resting = False
-        self._places.fill(self)
+        self._scheduler.fill(self)
 
     def has_lost(self, line: Line, why: str) -> str:
         """Note that a command was lost, most likely with its connection, and return why: others may know better."""
@@ -188,7 +188,7 @@ class Member:
 
     def give(self) -> None:
         """Give a place back."""
-        self._places.give(self)
+        self._scheduler.give(self)
         if self._is_leaving and not self.running:
             self._idle.set()
 
@@ -229,7 +229,7 @@ class Member:
                 self.why = str(error)
                 self.is_hopeless = not self._was_up and endpoint is self.endpoint and _is_final(error)
                 if self.is_hopeless:
-                    self._places.look()
+                    self._scheduler.look()
             except Exception as error:  # such as no thread to be had: it is no fault of the other servers
                 logger.exception("cannot connect to `%s`", self.endpoint.url)
                 self.why = repr(error)
@@ -241,7 +241,7 @@ class Member:
         began = trio.current_time()
         self.line, self.why, self._is_silent, self._is_interrupted = line, "", False, False
         self._was_up, self.is_hopeless = True, False
-        self._places.fill(self)
+        self._scheduler.fill(self)
         try:
             async with open_helpers() as nursery:
                 nursery.start_soon(self._watch_interruptions, line)
@@ -258,7 +258,7 @@ class Member:
             self._is_interrupted = True
             await line.wait_interrupted(False)
             self._is_interrupted = False
-            self._places.fill(self)
+            self._scheduler.fill(self)
 
     async def _keep_asking(self, line: Line, connected: trio.CancelScope) -> None:
         """Ask for signs of life, and give the connection up when there is none."""
@@ -277,7 +277,7 @@ class Member:
                 if last.cancelled_caught and not self._is_interrupted:
                     break
                 self._is_silent = False
-                self._places.fill(self)
+                self._scheduler.fill(self)
         except ConnectionLostError as error:
             why = str(error)
         if self.line is line:

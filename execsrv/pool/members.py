@@ -14,7 +14,7 @@ from execsrv.errors import ConnectionLostError
 from execsrv.limits import ClientConfig
 from execsrv.pool.asking import Ask
 from execsrv.pool.member import Dial, Member, State
-from execsrv.pool.places import Labels, Places, labels_of
+from execsrv.pool.scheduler import Labels, Scheduler, labels_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Members:
         self._per_server = per_server
         self._refresh = refresh
         self._config = config
-        self._places = Places(patience, ask, is_fixed=is_fixed)
+        self._scheduler = Scheduler(patience, ask, is_fixed=is_fixed)
         self._by_url: dict[str, Member] = {}
         self._leaving: set[Member] = set()
         self._nursery: trio.Nursery | None = None
@@ -75,12 +75,12 @@ class Members:
     @property
     def waiting(self) -> int:
         """The commands that wait for a place."""
-        return self._places.waiting
+        return self._scheduler.waiting
 
     @property
     def wants(self) -> list[str]:
         """Servers that somebody waits for, since none is there, for people."""
-        return self._places.wants
+        return self._scheduler.wants
 
     @property
     def states(self) -> list[ServerState]:
@@ -98,7 +98,7 @@ class Members:
     async def take(self, labels: Labels, share: Hashable, *, first: bool) -> Member:
         """Return a server on which a place is taken. Raises `NoServerError`, and as `check` does."""
         self.check()
-        member = await self._places.take(labels, share, first=first)
+        member = await self._scheduler.take(labels, share, first=first)
         assert isinstance(member, Member)
         return member
 
@@ -112,7 +112,7 @@ class Members:
                 async with open_helpers() as nursery:
                     self._nursery = nursery
                     self._update(await self._ask())
-                    nursery.start_soon(self._places.watch)
+                    nursery.start_soon(self._scheduler.watch)
                     self._life.shield = True
                     task_status.started()
                     await self._keep_asking()
@@ -124,16 +124,16 @@ class Members:
             await trio.sleep(self._refresh)
             try:
                 self._update(await self._ask())
-                self._places.trouble = ""
+                self._scheduler.trouble = ""
             except Exception as error:  # whatever somebody's directory may raise
-                if not self._places.trouble:
+                if not self._scheduler.trouble:
                     logger.warning("cannot ask the directory, its last answer goes on: %s", error)
-                self._places.trouble = str(error) or type(error).__name__
+                self._scheduler.trouble = str(error) or type(error).__name__
 
     def close(self) -> None:
         """Start nothing any more. What has a place goes on, and what waits for one raises `ConnectionLostError`."""
         self._nursery = None
-        self._places.close(closed)
+        self._scheduler.close(closed)
 
     def end(self) -> None:
         """Give all connections up."""
@@ -145,7 +145,7 @@ class Members:
         named = {endpoint.url: endpoint for endpoint in endpoints}
         for url in [url for url in self._by_url if url not in named]:
             member = self._by_url.pop(url)
-            self._places.remove(member)
+            self._scheduler.remove(member)
             self._leaving.add(member)
             member.leave()
         busy = {member.endpoint.url: member for member in self._leaving if member.running}
@@ -154,18 +154,18 @@ class Members:
             if is_back:  # what runs there has its places still, and the connection
                 self._leaving.discard(busy[url])
                 self._by_url[url] = busy[url]
-                self._places.add(busy[url])
+                self._scheduler.add(busy[url])
                 busy[url].come_back()
             known = self._by_url.get(url)
             slots = self._per_server if endpoint.free is None else endpoint.free
             if known is None:
-                known = self._by_url[url] = Member(endpoint, slots, self._places, self._config)
-                self._places.add(known)
+                known = self._by_url[url] = Member(endpoint, slots, self._scheduler, self._config)
+                self._scheduler.add(known)
                 self._nursery.start_soon(self._keep, known)
             elif is_back or known.endpoint != endpoint:
                 known.endpoint, known.slots = endpoint, slots
                 known.is_hopeless = False  # it may have another token now
-                self._places.relabel(known, labels_of(endpoint.labels))
+                self._scheduler.relabel(known, labels_of(endpoint.labels))
 
     async def _keep(self, member: Member) -> None:
         try:

@@ -12,8 +12,8 @@ from execsrv.client.result import Result
 from execsrv.errors import BadAnswerError, CommandError, ConnectionLostError, RequestError, Unknown
 from execsrv.pool.member import Member
 from execsrv.pool.members import Members
-from execsrv.pool.places import labels_of
 from execsrv.pool.refusals import Refusals, had_no_room
+from execsrv.pool.scheduler import labels_of
 
 
 class Sending:

@@ -25,9 +25,9 @@ from execsrv._processes.command import Command, settle
 from execsrv._processes.environment import check_names
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.own_streams import PIPE_BYTES
-from execsrv._processes.shared_threads import MOST_THREADS, SharedThreads
 from execsrv._processes.spawn import widen
 from execsrv._processes.supervisor import Supervisor, open_supervisor
+from execsrv._threads import MOST_THREADS, SharedThreads
 from execsrv.errors import InvalidParamsError
 from execsrv.processes.handle import Running, SpawnedProcess, TerminalSize, handed_out
 from execsrv.processes.receivers import Output

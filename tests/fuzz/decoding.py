@@ -26,7 +26,7 @@ if __name__ == "__main__" and importlib.util.find_spec("atheris"):
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec, decode_params
 from execsrv._wire.framing import FrameBuffer, LineBuffer
-from execsrv._wire.http_head import Names, Page, Upgrade, answer_to
+from execsrv._wire.http_head import Names, PageRequest, Upgrade, answer_to
 from execsrv._wire.packed import PackedCodec
 from execsrv._wire.websocket_frames import FrameReader
 from execsrv.errors import ProtocolError, RequestError
@@ -47,7 +47,7 @@ def decode(data: bytes) -> None:
             _pieces(rest, LineBuffer(MessageBound(MAX_BYTES)), Codec())
         case b"h":
             answer = answer_to(rest, MAX_HEAD_BYTES, Names(["name"], ["http://origin"], pages=[b"/"]))
-            assert isinstance(answer, Upgrade | Page) or answer.startswith(b"HTTP/1.1 ")
+            assert isinstance(answer, Upgrade | PageRequest) or answer.startswith(b"HTTP/1.1 ")
         case b"f":
             _frames(rest)
         case b"m":

@@ -13,8 +13,8 @@ import struct
 from collections.abc import Iterator
 
 from execsrv._processes.confine import view
-from execsrv._processes.confine.calls import NUMBERS
 from execsrv._processes.confine.places import Confinement, Place
+from execsrv._processes.confine.syscalls import NUMBERS
 from execsrv._processes.confine.table import Table
 from execsrv._wire.quoting import shown
 from execsrv.errors import SandboxUnavailableError

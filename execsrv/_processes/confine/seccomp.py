@@ -15,7 +15,7 @@ import struct
 import termios
 from collections.abc import Sequence
 
-from execsrv._processes.confine.calls import BY_MACHINE, MACHINE
+from execsrv._processes.confine.syscalls import BY_MACHINE, MACHINE
 from execsrv._processes.confine.table import Table
 from execsrv._processes.rlimit_mark import LOCKS, RTTIME
 

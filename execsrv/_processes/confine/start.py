@@ -19,10 +19,10 @@ from execsrv._processes import cgroup, portable_spawn, posix_spawn, spawn_errors
 from execsrv._processes.accounts import Account
 from execsrv._processes.command import Command, File, spawn_error
 from execsrv._processes.confine import landlock, layers, starter
-from execsrv._processes.confine.calls import is_known
 from execsrv._processes.confine.layers import LayerName, Means
 from execsrv._processes.confine.places import Confinement, Place
 from execsrv._processes.confine.starter import ReportedError
+from execsrv._processes.confine.syscalls import is_known
 from execsrv._processes.confine.table import TooLargeError
 from execsrv._processes.rlimit_mark import Mark
 from execsrv._wire.quoting import shown

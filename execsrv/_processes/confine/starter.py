@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from execsrv._processes import posix_spawn, stream_ends
 from execsrv._processes.command import Command
-from execsrv._processes.confine.calls import MACHINE, is_known
+from execsrv._processes.confine.syscalls import MACHINE, is_known
 from execsrv._processes.confine.table import BASE, FIRST_FREE, PROGRAM, Table
 from execsrv._processes.inherited import Inherited
 

@@ -16,7 +16,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-from execsrv._processes.confine.calls import NUMBERS
+from execsrv._processes.confine.syscalls import NUMBERS
 
 BASE = 0x10000000
 DATA = BASE + 0x40000

@@ -52,7 +52,7 @@ R = TypeVar("R", bound=Struct)
 def process_write(caller: Caller, params: ProcessWrite) -> ProcessWritten | Later[ProcessWritten]:
     if not params.write_id:
         raise InvalidParamsError("writeId must not be empty", field="writeId")
-    session = found(caller, params.process_id)
+    session = session_called(caller, params.process_id)
     if session is None:
         return ProcessWritten("unknownProcess")
     check_has_streams(session, "written to")
@@ -74,7 +74,7 @@ def _write_status(write: Write) -> ProcessWritten:
 
 @handles("process/closeStdin")
 def process_close_stdin(caller: Caller, params: ProcessCloseStdin) -> Nothing:
-    session = known(caller, params.process_id)
+    session = required_session(caller, params.process_id)
     check_has_streams(session, "closed")
     session.stdin.close(own_name(caller, params.process_id, params.write_id) if params.write_id else None)
     return Nothing()
@@ -82,7 +82,7 @@ def process_close_stdin(caller: Caller, params: ProcessCloseStdin) -> Nothing:
 
 @handles_later("process/read")
 def process_read(caller: Caller, params: ProcessRead) -> Later[ProcessOutputRead]:
-    session, heard = known(caller, params.process_id), heard_by(caller, params.process_id)
+    session, heard = required_session(caller, params.process_id), heard_by(caller, params.process_id)
     return while_heard(heard, partial(_process_read, session, heard, params))
 
 
@@ -115,7 +115,7 @@ async def _process_read(session: Session, heard: Feed | View, params: ProcessRea
 
 @handles("process/snapshot")
 def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
-    session = known(caller, params.process_id)
+    session = required_session(caller, params.process_id)
     log = session.log
     return ProcessSnapshot(
         running=log.exited is None,
@@ -143,7 +143,7 @@ def process_ack(caller: Caller, params: ProcessAck) -> Nothing:
 
 @handles("process/resize")
 def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
-    session = known(caller, params.process_id)
+    session = required_session(caller, params.process_id)
     if not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal to resize", field="processId")
     visit = caller.shared.visits.by_id.get(params.process_id)
@@ -156,7 +156,7 @@ def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
 @handles("process/signal")
 def process_signal(caller: Caller, params: ProcessSignal) -> ProcessSignaled | Later[ProcessSignaled]:
     number = signal_number(params.signal)
-    session = found(caller, params.process_id)
+    session = session_called(caller, params.process_id)
     if session is None:
         if params.signal == "interrupt":
             return ProcessSignaled(0)  # as the Codex exec-server has it
@@ -173,19 +173,20 @@ async def _process_signaled(received: Coroutine[Any, Any, int]) -> ProcessSignal
 
 @handles("process/terminate")
 def process_terminate(caller: Caller, params: ProcessTerminate) -> Running:
-    session = found(caller, params.process_id)
+    session = session_called(caller, params.process_id)
     grace = params.mode.graceful.timeout_ms / 1000 if isinstance(params.mode, Graceful) else 0
     return Running(session is not None and session.terminate(grace=grace))
 
 
-def known(caller: Caller, id: str) -> Session:
-    if (session := found(caller, id)) is None:
+def required_session(caller: Caller, id: str) -> Session:
+    """Return the session that the caller calls so. Raises `UnknownProcessError`."""
+    if (session := session_called(caller, id)) is None:
         raise _unknown(id)
     return session
 
 
-def found(caller: Caller, id: str) -> Session | None:
-    """Return the session that the caller calls so, of its connection or of another."""
+def session_called(caller: Caller, id: str) -> Session | None:
+    """Return the session that the caller calls so, of its connection or of another, or None."""
     session = caller.sessions.find(id)
     if session is None and (visit := caller.shared.visits.by_id.get(id)) is not None:
         return visit.session

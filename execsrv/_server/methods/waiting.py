@@ -22,7 +22,7 @@ from execsrv._log.entries import Closed, Exited, Gap
 from execsrv._log.search import Search
 from execsrv._nursery import owned
 from execsrv._server.looks import Looks, accepts, addresses_of
-from execsrv._server.methods.process import heard_by, known, own_name, while_heard
+from execsrv._server.methods.process import heard_by, own_name, required_session, while_heard
 from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.session import Session
@@ -52,7 +52,7 @@ _ECHO_SECONDS = 0.02
 @handles_later("process/wait")
 def process_wait(caller: Caller, params: ProcessWait) -> Later[ProcessWaited]:
     heard = heard_by(caller, params.process_id)
-    return while_heard(heard, partial(_process_wait, known(caller, params.process_id), params))
+    return while_heard(heard, partial(_process_wait, required_session(caller, params.process_id), params))
 
 
 async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
@@ -68,7 +68,7 @@ async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
 
 @handles_later("process/waitFor")
 def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHappened]:
-    session = known(caller, params.process_id)
+    session = required_session(caller, params.process_id)
     if params.output or params.idle_ms is not None or params.input:
         check_has_streams(session, "watched")
     if params.port is not None and caller.principal.role < Role.OWNER:

@@ -69,7 +69,7 @@ Queue = OrderedDict[trio.lowlevel.Task, None]
 nobody is not kept: it would be taken for somebody who waits."""
 
 
-class Places:
+class Scheduler:
     """The places of all servers, and the shares that wait for one."""
 
     def __init__(self, patience: float, directory: object = None, *, is_fixed: bool = False) -> None:

@@ -13,7 +13,7 @@ import trio.testing
 from hypothesis import strategies as st
 
 from execsrv import NoServerError
-from execsrv.pool.places import Labels, Places, labels_of
+from execsrv.pool.scheduler import Labels, Scheduler, labels_of
 from tests.peers import PATIENCE
 
 LABELS = [labels_of(None), labels_of({"gpu": "1"}), labels_of({"zone": "a"}), labels_of({"gpu": "1", "zone": "a"})]
@@ -46,16 +46,16 @@ class Asker:
     done: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
-    async def ask(self, places: Places) -> None:
+    async def ask(self, scheduler: Scheduler) -> None:
         with self.scope:
-            host = await places.take(self.labels, self.share)
+            host = await scheduler.take(self.labels, self.share)
             assert isinstance(host, Host)
             self.host = host
             try:
                 await self.done.wait()
             finally:
                 self.host = None
-                places.give(host)
+                scheduler.give(host)
 
 
 STEPS = st.lists(
@@ -73,16 +73,16 @@ STEPS = st.lists(
 @hypothesis.given(steps=STEPS)
 def test_nobody_waits_where_there_is_a_place(steps: list[tuple[str, Labels | int, str]]) -> None:
     async def main() -> None:
-        places, hosts, gone, askers = Places(60), list[Host](), list[Host](), list[Asker]()
+        scheduler, hosts, gone, askers = Scheduler(60), list[Host](), list[Host](), list[Asker]()
         async with trio.open_nursery() as nursery:
             for do, what, detail in [("add", LABELS[3], "2"), *steps]:
                 match do, what:
                     case "ask", frozenset():
                         askers.append(Asker(what, detail))
-                        nursery.start_soon(askers[-1].ask, places)
+                        nursery.start_soon(askers[-1].ask, scheduler)
                     case "add", frozenset():
                         hosts.append(Host(what, int(detail)))
-                        places.add(hosts[-1])
+                        scheduler.add(hosts[-1])
                     case "end" | "cancel", int() if askers:
                         asker = askers.pop(what % len(askers))
                         if do == "end":
@@ -93,19 +93,19 @@ def test_nobody_waits_where_there_is_a_place(steps: list[tuple[str, Labels | int
                         if do == "remove":
                             hosts.remove(host)
                             gone.append(host)
-                            places.remove(host)
+                            scheduler.remove(host)
                             host.is_there = False
                         elif do == "turn":
                             host.is_there = not host.is_there
                         else:
                             host.is_resting = not host.is_resting
-                        places.fill(host)
+                        scheduler.fill(host)
                 await trio.testing.wait_all_tasks_blocked()
                 for host in (*hosts, *gone):
                     assert host.running == sum(asker.host is host for asker in askers)
                     assert host.running <= host.slots
                 waiting = [asker for asker in askers if asker.host is None]
-                assert places.waiting == len(waiting)
+                assert scheduler.waiting == len(waiting)
                 for asker in askers:
                     assert asker.host is None or asker.labels <= asker.host.labels
                 assert not [each for each in waiting if any(h.room and each.labels <= h.labels for h in hosts)]
@@ -118,20 +118,20 @@ def test_who_comes_first_is_first_within_a_share() -> None:
     order: list[int] = []
 
     async def main() -> None:
-        places, host = Places(60), Host(LABELS[0], 1)
-        places.add(host)
-        await places.take(LABELS[0], "a")
+        scheduler, host = Scheduler(60), Host(LABELS[0], 1)
+        scheduler.add(host)
+        await scheduler.take(LABELS[0], "a")
 
         async def ask(number: int) -> None:
-            await places.take(LABELS[0], "a")
+            await scheduler.take(LABELS[0], "a")
             order.append(number)
-            places.give(host)
+            scheduler.give(host)
 
         async with trio.open_nursery() as nursery:
             for number in range(5):
                 nursery.start_soon(ask, number)
                 await trio.testing.wait_all_tasks_blocked()
-            places.give(host)
+            scheduler.give(host)
 
     trio.run(main)
     assert order == [0, 1, 2, 3, 4]
@@ -139,65 +139,65 @@ def test_who_comes_first_is_first_within_a_share() -> None:
 
 async def test_patience_counts_only_while_somebody_waits(autojump_clock: trio.testing.MockClock) -> None:
     """Nor does it while a server is there, be it full."""
-    places, host = Places(10), Host(LABELS[0], 1)
-    places.add(host)
+    scheduler, host = Scheduler(10), Host(LABELS[0], 1)
+    scheduler.add(host)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(places.watch)
-        await places.take(LABELS[0], "a")
+        nursery.start_soon(scheduler.watch)
+        await scheduler.take(LABELS[0], "a")
         with trio.move_on_after(100) as full:
-            await places.take(LABELS[0], "a")
+            await scheduler.take(LABELS[0], "a")
         assert full.cancelled_caught
         host.is_there = False
         with trio.move_on_after(5):
-            await places.take(LABELS[0], "a")
+            await scheduler.take(LABELS[0], "a")
         await trio.sleep(100)
         began = trio.current_time()
         with pytest.raises(NoServerError, match="no server was there for 10 s: 1 are known"):
-            await places.take(LABELS[0], "a")
+            await scheduler.take(LABELS[0], "a")
         assert 10 <= trio.current_time() - began <= 12
         nursery.cancel_scope.cancel()
 
 
 async def test_who_has_given_up_holds_up_nobody() -> None:
-    places, one, other = Places(60), Host(LABELS[1], 1), Host(LABELS[2], 1)
-    places.add(one)
-    places.add(other)
-    await places.take(LABELS[1], "a")
-    await places.take(LABELS[2], "a")
+    scheduler, one, other = Scheduler(60), Host(LABELS[1], 1), Host(LABELS[2], 1)
+    scheduler.add(one)
+    scheduler.add(other)
+    await scheduler.take(LABELS[1], "a")
+    await scheduler.take(LABELS[2], "a")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(places.take, LABELS[1], "a")
+        nursery.start_soon(scheduler.take, LABELS[1], "a")
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    places.give(one)
+    scheduler.give(one)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(places.take, LABELS[2], "a")
+        nursery.start_soon(scheduler.take, LABELS[2], "a")
         await trio.testing.wait_all_tasks_blocked()
         with trio.fail_after(PATIENCE):
-            assert await places.take(LABELS[1], "a") is one
+            assert await scheduler.take(LABELS[1], "a") is one
         nursery.cancel_scope.cancel()
 
 
 async def test_who_cannot_be_told_goes_on_waiting() -> None:
-    places = Places(60)
+    scheduler = Scheduler(60)
 
     def wrong() -> Exception:
         raise RuntimeError("no error to be had")
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(places.take, LABELS[0], "a")
+        nursery.start_soon(scheduler.take, LABELS[0], "a")
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(RuntimeError, match="no error to be had"):
-            places.close(wrong)
-        assert places.waiting == 1
+            scheduler.close(wrong)
+        assert scheduler.waiting == 1
         nursery.cancel_scope.cancel()
 
 
 async def test_nothing_is_kept_of_who_has_given_up() -> None:
-    places, gone = Places(60), list[weakref.ref[object]]()
+    scheduler, gone = Scheduler(60), list[weakref.ref[object]]()
 
     async def ask(number: int) -> None:
         gone.append(weakref.ref(trio.lowlevel.current_task()))
-        await places.take(LABELS[number % 4], number)
+        await scheduler.take(LABELS[number % 4], number)
 
     async with trio.open_nursery() as nursery:
         for number in range(8):
@@ -206,4 +206,4 @@ async def test_nothing_is_kept_of_who_has_given_up() -> None:
         nursery.cancel_scope.cancel()
     gc.collect()
     assert [ref() for ref in gone] == [None] * 8
-    assert places.waiting == 0
+    assert scheduler.waiting == 0
