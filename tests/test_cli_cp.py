@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import execsrv
+from execsrv._cli.progress import cut
 from tests.faults.daemon import Daemon, running_daemon
 from tests.peers import PATIENCE
 from tests.terminals import cuttable, seen
@@ -173,6 +174,22 @@ def test_a_bar_with_rate_and_rest(daemon: Daemon, here: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "cells", "shown"),
+    [
+        ("plain", 5, "plain"),
+        ("plain", 4, "pla…"),
+        ("测试文件", 8, "测试文件"),
+        ("测试文件", 7, "测试文…"),
+        ("测试文件", 6, "测试…"),
+        ("a\u0301b", 2, "a\u0301b"),
+        ("plain", 0, ""),
+    ],
+)
+def test_a_line_at_the_foot_is_no_wider_than_the_terminal(text: str, cells: int, shown: str) -> None:
+    assert cut(text, cells) == shown
+
+
 def test_a_narrow_terminal_and_none(daemon: Daemon, here: Path) -> None:
     (here / "file").write_bytes(bytes(16 * MIB))
     with seen("cp", "-u", daemon.url, str(here / "file"), f":{here}/a", size=(10, 20)) as terminal:

@@ -286,18 +286,50 @@ async def test_a_put_that_is_given_up_leaves_nothing(client: Client, here: Path)
     assert (await client.run(["true"])).exit_code == 0
 
 
-async def test_a_file_that_changes_while_it_is_read_is_an_error(client: Client, here: Path) -> None:
-    source = here / "f"
+@pytest.mark.parametrize("way", ["get", "put", "put and cut"])
+async def test_a_file_that_changes_while_it_is_read_is_an_error(client: Client, here: Path, way: str) -> None:
+    source, copy = here / "f", client.files.get if way == "get" else client.files.put
     source.write_bytes(bytes(40 * MIB))
 
     def progress(source_path: str, to: str, done: int, total: int) -> None:
         if done == MIB:
             with open(source, "r+b") as file:
                 file.write(b"changed")
+            if way == "put and cut":
+                os.truncate(source, 20 * MIB)
 
-    with pytest.raises(FileError, match=f"cannot get '{source}' to .*: the file has changed while it was read"):
-        await client.files.get(source, here / "to", progress=progress)
+    with pytest.raises(FileError, match=f"cannot {way[:3]} '{source}' to .*: the file has changed while it was read"):
+        await copy(source, here / "to", progress=progress)
     assert folders(here) == ["f"]
+
+
+async def test_a_directory_that_is_too_large_to_list_is_taken_up(open_server: OpenServer, here: Path) -> None:
+    client = await open_server("memory", ServerConfig(directory_entries=4)).client()
+    (here / "from").mkdir()
+    for number in range(6):
+        (here / "from" / f"{number}").write_text("it")
+    for unchanged in (0, 6):
+        copied = await client.files.put(here / "from", here / "to", resume=True)
+        assert (copied.files, copied.unchanged) == (6 - unchanged, unchanged)
+
+
+@pytest.mark.few
+async def test_more_copies_at_a_time_than_a_server_has_handles(client: Client, here: Path) -> None:
+    (here / "from").mkdir()
+    for number in range(150):
+        (here / "from" / f"{number}").write_bytes(bytes(300_000))
+    for copy, source, to in ((client.files.put, "from", "to"), (client.files.get, "to", "back")):
+        assert (await copy(here / source, here / to, limit=1000)).files == 150
+
+
+async def test_a_time_after_2262_is_as_late_as_can_be_sent(client: Client, here: Path) -> None:
+    (here / "from").mkdir()
+    (here / "from/late").write_text("late")
+    os.utime(here / "from/late", (2**34, 2**34))
+    assert (await client.files.stat(here / "from/late")).modified_ns == 2**63 - 1
+    assert [found.name for found in await client.files.list(here / "from")] == ["late"]
+    for copy, source, to in ((client.files.put, "from", "to"), (client.files.get, "to", "back")):
+        assert [(await copy(here / source, here / to, resume=True)).files for _ in range(2)] == [1, 0]
 
 
 async def test_a_put_of_a_file_that_grows_on_and_on_is_ended(open_server: OpenServer, here: Path) -> None:

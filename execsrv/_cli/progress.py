@@ -10,6 +10,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable
+from unicodedata import combining, east_asian_width
 
 import trio
 
@@ -48,8 +49,7 @@ class Foot:
 
     def draw(self, text: str) -> None:
         """Show a text, cut to the width of the terminal."""
-        room = columns() - 1
-        if self._write(_CLEAR + (text if len(text) <= room else text[: max(0, room - 1)] + "…")):
+        if self._write(_CLEAR + cut(text, columns() - 1)):
             self._is_drawn = True
 
     def clear(self) -> None:
@@ -67,6 +67,18 @@ class Foot:
         except OSError:
             return False
         return True
+
+
+def cut(text: str, cells: int) -> str:
+    """Return a text that takes so many cells of a terminal at most, with an ellipsis where something is missing."""
+    taken = fitting = 0
+    for index, letter in enumerate(text):
+        taken += 2 if east_asian_width(letter) in "WF" else not combining(letter)
+        if taken > cells:
+            return text[:fitting] + "…" if cells > 0 else ""
+        if taken < cells:
+            fitting = index + 1
+    return text
 
 
 async def keep_drawn(foot: Foot, text: Callable[[], str]) -> None:

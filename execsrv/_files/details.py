@@ -22,6 +22,7 @@ from execsrv._wire.quoting import shown
 from execsrv.errors import FileRefusedError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import FileChange, FileStatus, ListedFile
+from execsrv.protocol.files import sendable_time
 
 _CHECK_EVERY = 256
 _ENTRY_BYTES = 300
@@ -48,9 +49,9 @@ def status(place: Place) -> FileStatus:
         kind=_KINDS[stat.S_IFMT(found.st_mode)],
         size=found.st_size,
         permissions=stat.S_IMODE(found.st_mode),
-        modified_at_ns=found.st_mtime_ns,
-        accessed_at_ns=found.st_atime_ns,
-        changed_at_ns=found.st_ctime_ns,
+        modified_at_ns=sendable_time(found.st_mtime_ns),
+        accessed_at_ns=sendable_time(found.st_atime_ns),
+        changed_at_ns=sendable_time(found.st_ctime_ns),
         user_id=found.st_uid,
         group_id=found.st_gid,
         inode=found.st_ino,

@@ -19,6 +19,8 @@ import trio
 from msgspec import Struct
 
 from execsrv._wire.paths import part_name
+from execsrv.errors import FileError
+from execsrv.protocol.files import sendable_time
 
 T = TypeVar("T")
 
@@ -72,7 +74,8 @@ def look(path: str, *, follow: bool) -> LocalEntry:
     found = os.stat(path, follow_symlinks=follow)
     target = os.readlink(path) if stat.S_ISLNK(found.st_mode) else None
     name = os.path.basename(path.rstrip("/"))
-    return LocalEntry(path, name, found.st_mode, found.st_size, found.st_mtime_ns, identity_of(found), target)
+    modified = sendable_time(found.st_mtime_ns)
+    return LocalEntry(path, name, found.st_mode, found.st_size, modified, identity_of(found), target)
 
 
 def identity_of(found: os.stat_result) -> tuple[int, int]:
@@ -115,6 +118,13 @@ def read_whole(path: str, most: int) -> bytes | None:
     with open(descriptor, "rb") as file:
         data = file.read(most + 1)
     return None if len(data) > most else data
+
+
+def check_same(descriptor: int, entry: LocalEntry, size: int) -> None:
+    """Raise `FileError` for a file that is no more what it was, and ended at `size`. It may have grown."""
+    modified = sendable_time(os.fstat(descriptor).st_mtime_ns)
+    if size < entry.size or (size == entry.size and modified != entry.modified_ns):
+        raise FileError("the file has changed while it was read", path=entry.path)
 
 
 def write_at(descriptor: int, offset: int, data: bytes, sha256: hashlib._Hash) -> None:

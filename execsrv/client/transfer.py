@@ -26,10 +26,10 @@ from msgspec import Struct
 from execsrv._nursery import open_helpers
 from execsrv.client import local_files as local
 from execsrv.client.file_info import FileInfo
-from execsrv.client.file_paths import doing
+from execsrv.client.file_paths import doing, writable_path
 from execsrv.client.local_files import LocalEntry
 from execsrv.client.remote_changes import RemoteChanges, check_waiting
-from execsrv.client.unfinished import is_kept, is_same, part_key
+from execsrv.client.unfinished import entries_there, is_kept, is_same, part_key
 from execsrv.errors import FileError, LimitExceededError, NotFoundError
 
 Progress = Callable[[str, str, int, int], None]
@@ -41,8 +41,8 @@ SMALL_BYTES = 256 * 1024
 FILE_PERMISSIONS = 0o777
 """The bits of a file's mode that go along: a copy has another owner, and is not to run with the rights of that one."""
 
-_MOST_FILES = 1000
-"""The most files that are under way at a time, whatever limit was given."""
+_MOST_FILES = 100
+"""The most files that are under way at a time, whatever limit was given: a server has 128 handles for a connection."""
 
 
 class Transferred(Struct, kw_only=True):
@@ -76,13 +76,15 @@ class Transfer:
     async def put(self, source: str, destination: str) -> Transferred:
         """Copy a file or a tree of this machine to the server."""
         top = await self._threads.run(lambda: local.look(source, follow=True))
+        if not top.is_directory:
+            destination = writable_path(destination)
         waiting = [(top, destination, await self._remote.find(destination, follow=True) if self._resume else None)]
         async with open_helpers() as nursery:
             while waiting:
                 entry, to, found = waiting.pop()
                 if entry.is_directory:
                     children = await self._put_directory(entry, to, top)
-                    there = {each.name: each for each in await self._remote.list(to)} if found is not None else {}
+                    there = await entries_there(self._remote, to, children) if found is not None else {}
                     for child in reversed(children):
                         waiting.append((child, posixpath.join(to, child.name), there.get(child.name)))
                 elif entry.target is not None:
@@ -130,6 +132,8 @@ class Transfer:
                     async def read(offset: int, size: int, sha256: hashlib._Hash) -> bytes:
                         data = await self._threads.run(lambda: local.read_at(descriptor, offset, size, sha256), path)
                         self._check_growth(entry.size, offset + len(data))
+                        if not data:
+                            await self._threads.run(lambda: local.check_same(descriptor, entry, offset))
                         return data
 
                     # With some of its content: nobody there can tell the name before, and put something else in place.

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from execsrv._wire.paths import part_name
 from execsrv.client.file_info import FileInfo
-from execsrv.errors import ConnectionLostError
+from execsrv.errors import ConnectionLostError, LimitExceededError
+
+if TYPE_CHECKING:
+    from execsrv.client.local_files import LocalEntry
+    from execsrv.client.remote_changes import RemoteChanges
 
 _KEY_LETTERS = 16
 
@@ -49,3 +54,17 @@ def is_same(found: FileInfo | None, size: int, modified_ns: int, permissions: in
         and found.is_file
         and (found.size, found.modified_ns, found.mode & 0o7777) == (size, modified_ns, permissions)
     )
+
+
+async def entries_there(
+    remote: RemoteChanges, directory: str, entries: Iterable[LocalEntry]
+) -> Mapping[str, FileInfo | None]:
+    """Return what a directory of the server has under the names of some entries.
+
+    One with more entries than a server lists is asked for each of them.
+    """
+    try:
+        return {found.name: found for found in await remote.list(directory)}
+    except LimitExceededError:
+        paths = {entry.name: posixpath.join(directory, entry.name) for entry in entries}
+        return {name: await remote.find(path) for name, path in paths.items()}

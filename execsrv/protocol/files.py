@@ -34,7 +34,12 @@ Permissions = Annotated[int, Meta(ge=0, le=0o7777)]
 """The mode of a file as chmod(2) takes it."""
 
 Nanoseconds = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""A time since the epoch."""
+"""A time since the epoch, until the year 2262. A later one, which a file can have, is sent as the last of these."""
+
+
+def sendable_time(nanoseconds: int) -> int:
+    """Return the time of a file as `Nanoseconds` has it."""
+    return min(max(nanoseconds, -(2**63)), 2**63 - 1)
 
 
 class FileWrite(FilePath, frozen=True, kw_only=True):
