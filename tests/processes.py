@@ -7,12 +7,15 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import pytest
 import trio
 
 from execsrv._processes.proc import walk
@@ -29,6 +32,23 @@ def may_become_nobody() -> bool:
     """Whether a child of ours can give itself to the user nobody: root may, but not in every container."""
     script = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
     return subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True).returncode == 0
+
+
+@contextmanager
+def as_nobody() -> Iterator[Path]:
+    """Give a folder of a user to whom a folder can be closed, and be that one."""
+    is_root = os.geteuid() == 0
+    if is_root and not may_become_nobody():
+        pytest.skip("not allowed to be somebody else")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if is_root:
+                os.chown(folder, 65534, 65534)
+                os.seteuid(65534)
+            yield Path(os.path.realpath(folder))
+        finally:
+            if is_root:
+                os.seteuid(0)
 
 
 def marked(mark: str) -> list[int]:

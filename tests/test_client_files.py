@@ -32,6 +32,7 @@ from execsrv import (
 from tests.cancelling import cancelled_after
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
+from tests.processes import as_nobody
 from tests.relay import open_line
 
 ODD = os.fsdecode(b"odd \xff\x80 %41#?")
@@ -430,6 +431,17 @@ async def test_what_is_found_in_a_new_directory_is_told_or_said_to_be_lost(memor
                     break
                 told += 1
             assert 1000 < told < 6000
+
+
+async def test_a_directory_that_is_opened_to_us_later_is_watched_from_then_on(memory_client: Client) -> None:
+    with as_nobody() as here, trio.fail_after(PATIENCE):
+        async with memory_client.files.watch(here, recursive=True) as changes:
+            (here / "d").mkdir(0o000)
+            assert [(await anext(changes)).kind for _ in range(2)] == ["created", "lost"]
+            (here / "d").chmod(0o700)
+            assert [await anext(changes)] == [FileChanged("changed", f"{here}/d")]
+            (here / "d/f").touch()
+            assert await anext(changes) == FileChanged("created", f"{here}/d/f")
 
 
 async def test_a_read_that_is_cancelled_leaves_the_place(memory_client: Client, here: Path) -> None:

@@ -6,8 +6,8 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,9 @@ from execsrv._processes.confine.policy import Wish, resolve
 from execsrv._processes.confine.ways import way_to
 from execsrv.errors import SandboxUnavailableError
 from tests.confined import needs_confinement
-from tests.processes import may_become_nobody
+from tests.processes import as_nobody
 
 ROOT = Wish("/", "read")
-NOBODY = 65534
 
 
 def shown(confinement: Confinement) -> dict[str, Access]:
@@ -147,23 +146,6 @@ async def test_a_command_cannot_lead_the_policy_of_the_next_one_out(tmp_path: Pa
 
 
 # -- what is closed --
-
-
-@contextmanager
-def as_nobody() -> Iterator[Path]:
-    """Give a folder of a user to whom a folder can be closed, and be that one."""
-    is_root = os.geteuid() == 0
-    if is_root and not may_become_nobody():
-        pytest.skip("not allowed to be somebody else")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            if is_root:
-                os.chown(folder, NOBODY, NOBODY)
-                os.seteuid(NOBODY)
-            yield Path(os.path.realpath(folder))
-        finally:
-            if is_root:
-                os.seteuid(0)
 
 
 @pytest.mark.parametrize("access", ["read", "none"])

@@ -130,15 +130,15 @@ class _Watch:
         if not self._is_shown(path):
             return True
         is_directory = bool(event.change & Change.ISDIR)
-        if event.change & _CREATED:
-            _add(changes, "created", path)
-            return not (is_directory and self._recursive) or self._add_new(path, changes)
+        is_new = bool(event.change & _CREATED)
         if event.change & _REMOVED:
             _add(changes, "removed", path)
             if is_directory and event.change & Change.MOVED_FROM:
                 self._forget(path)
-        elif event.change & _CHANGED:
-            _add(changes, "changed", path)
+        elif is_new or event.change & _CHANGED:
+            _add(changes, "created" if is_new else "changed", path)
+            if is_directory and self._recursive and (is_new or path not in self._paths.values()):  # closed until now
+                return self._add_new(path, changes)
         return True
 
     def _add_new(self, path: str, changes: list[TreeChange]) -> bool:
