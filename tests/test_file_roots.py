@@ -169,7 +169,7 @@ async def test_removing_a_tree_whose_directories_become_links(here: Path) -> Non
     stop = threading.Event()
 
     def remove_again_and_again() -> None:
-        for _ in range(500):
+        for _ in range(200):
             # Whatever has changed meanwhile, the next round begins with a tree and a link again.
             with suppress(OSError):
                 (root / "tree/swap/below").mkdir(parents=True)
@@ -210,7 +210,7 @@ def trees(draw: st.DrawFn) -> dict[str, str | None]:
 
 
 @given(tree=trees(), path=steps, confined=st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_walk_goes_where_the_kernel_goes(tree: dict[str, str | None], path: str, confined: bool) -> None:
     with TemporaryDirectory() as folder:
         top = os.path.realpath(folder) + "/root"

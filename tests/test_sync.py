@@ -709,7 +709,7 @@ def test_a_group_of_the_users_is_left_as_it_is(client: execsrv.sync.Client) -> N
 def test_a_call_that_meets_with_a_close_says_so() -> None:
     """Whichever of the two is first by a step of the portal."""
     with execsrv.sync.launch() as other:
-        for _ in range(10):
+        for _ in range(4):
             client = execsrv.sync.launch()
             block = client._hold.block
             block.portal.post(block._leaving.set)

@@ -30,7 +30,7 @@ def fuzz(*arguments: str) -> tuple[int, str]:
 
 @pytest.mark.few
 @pytest.mark.timeout(600)  # seconds of work, which a crowded machine may make minutes
-@pytest.mark.parametrize("count", [30, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [15, pytest.param(250, marks=pytest.mark.slow)])
 def test_the_corpus_and_mutations_of_it_do_no_harm(count: int, tmp_path: Path) -> None:
     status, said = fuzz("--seed", f"{SEED}", "--count", f"{count}", "--found", f"{tmp_path}/found")
     assert status == 0, said
