@@ -21,12 +21,12 @@ from execsrv._doors.principal import owner
 from execsrv._nursery import open_helpers
 from execsrv._processes import proc
 from execsrv._processes.own_streams import OwnInput
+from execsrv._processes.stdin import Stdin, Write
 from execsrv._processes.supervisor import Supervisor
 from execsrv._server.connections import open_connections
 from execsrv._server.conversation import Conversation
 from execsrv._server.session import Session
 from execsrv._server.single_connection import serve_connection
-from execsrv._server.stdin import Stdin, Write
 from execsrv._wire.memory import open_memory_pair
 from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, ServerConfig

@@ -26,7 +26,7 @@ from execsrv._files.files import Files
 from execsrv._files.listings import first_by_name
 from execsrv._files.roots import Roots
 from execsrv._files.watch import Watch
-from execsrv._server.confining import rules_of
+from execsrv._policies import rules_of
 from execsrv._wire.paths import uri_from_path
 from execsrv.errors import LimitExceededError
 from execsrv.limits import ServerConfig

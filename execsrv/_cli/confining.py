@@ -51,7 +51,7 @@ def say_gaps(confined: Confined) -> None:
 
 def say_gaps_here(confinement: Confinement) -> None:
     """Say it of a command that runs here."""
-    from execsrv._server.policy import told
+    from execsrv._policies.resolver import told
 
     say_gaps(told(confinement))
 
@@ -64,6 +64,6 @@ def confinement_here(options: RunOptions, tmpdir: str | None) -> Confinement | N
     policy = policy_of(options, os.path.abspath)
     if policy is None:
         return None
-    from execsrv._server.policy import Resolver
+    from execsrv._policies.resolver import Resolver
 
     return Resolver(sandbox_of(policy), os.getcwd(), may_lack_view=True).resolve(tmpdir)

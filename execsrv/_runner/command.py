@@ -124,7 +124,7 @@ class RunnerCommand:
         layers: list[str] = []
         gaps: list[str] = []
         if spawned.confinement is not None:
-            from execsrv._server.policy import told
+            from execsrv._policies.resolver import told
 
             confined = told(spawned.confinement)
             layers, gaps = confined.layers, [gap[:_MOST_WORDS] for gap in confined.gaps[:_MOST_GAPS]]

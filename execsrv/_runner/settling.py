@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from msgspec.structs import replace
 
 from execsrv._lent import Lent
+from execsrv._policies import asked
 from execsrv._processes.command import Command, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.terminal import checked_modes
 from execsrv._runner.version_2_messages import SpawnRequest
-from execsrv._server.confining import asked
 from execsrv.errors import InvalidParamsError
 
 
@@ -35,7 +35,7 @@ def settled(request: SpawnRequest, given: Mapping[str, Lent]) -> Callable[[], Co
         wishes = Wishes(request.umask, request.nice, request.oom_score_adj)
         command = settle(request.command, request.cwd, env, request.arg0, wishes)
         if sandbox is not None:
-            from execsrv._server.policy import Resolver
+            from execsrv._policies.resolver import Resolver
 
             resolver = Resolver(sandbox, request.cwd, may_lack_view=True)  # which our server has to permit
             command = replace(command, confinement=resolver.resolve(env.get("TMPDIR")))

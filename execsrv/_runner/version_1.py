@@ -174,7 +174,7 @@ def settled(request: SpawnRequest) -> Callable[[], Command]:
     sandbox = sandbox_of(request.policy_json_or_preset, request.sandbox_policy_cwd)
 
     def settle_it() -> Command:
-        from execsrv._server.policy import Resolver
+        from execsrv._policies.resolver import Resolver
 
         confinement = Resolver(sandbox, request.cwd).resolve(request.env.get("TMPDIR"))
         return replace(settle(request.command, request.cwd, request.env), confinement=confinement)

@@ -29,7 +29,7 @@ from execsrv._doors.principal import Identify, Principal
 from execsrv._files.channel import open_files
 from execsrv._http.channel import open_http
 from execsrv._nursery import is_cancelled, open_helpers, owned
-from execsrv._server.confining import rules_of
+from execsrv._policies import rules_of
 from execsrv._server.connection import Connection
 from execsrv._server.connections import Connections
 from execsrv._server.dispatch import Dispatch

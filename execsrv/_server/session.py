@@ -6,7 +6,7 @@
 It owns the tree of its processes, the server's ends of the streams, and the log. It runs as one task of its connection,
 with its helpers below it, and all of them behind a shield. Cancelling that task asks the tree to end; its life
 goes on for the grace, and what is left then is killed: that is the only way to lose a session. Its input is in
-`stdin.py`, its output in `pump.py`, how it is made to end in `ending.py`. It knows nothing of messages.
+`_processes/stdin.py`, its output in `pump.py`, how it is made to end in `ending.py`. It knows nothing of messages.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from execsrv._budget.budget import Budget
 from execsrv._log.log import OutputLog
 from execsrv._nursery import owned
 from execsrv._processes.leader import ExitStatus
+from execsrv._processes.stdin import Stdin
 from execsrv._processes.usage import Usage
-from execsrv._server.confining import denial
 from execsrv._server.ending import Ending
 from execsrv._server.feed import Dialect, Feed
 from execsrv._server.outbox import Outbox
 from execsrv._server.pumps import pump_of
 from execsrv._server.start_options import StartOptions, cost, largest_piece, new_clock
-from execsrv._server.stdin import Stdin
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Reason, SignalTarget, Size
 from execsrv.protocol.process_limits import ProcessLimits
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from execsrv._processes.contract import AnySpawned, Received
     from execsrv._processes.input_wait import InputWait
     from execsrv.protocol.login_shells import Snapshotted
+    from execsrv.protocol.sandbox import Denial
 
 
 class Session:
@@ -103,7 +103,7 @@ class Session:
         self.stdin = Stdin(
             id,
             self._streams.input,
-            self._ending.idle,
+            None if self._ending.idle is None else self._ending.idle.restart,
             is_terminal=self.is_terminal,
             max_queued_bytes=config.queued_stdin_bytes,
             budget=budget,
@@ -206,8 +206,12 @@ class Session:
         self._streams.let_go_of_terminal()
         await self._pump.catch_up()
         reason = self._ending.reason(status)
-        is_own_end = self.confinement is not None and reason in ("exited", "signaled")
-        self.log.append_exited(status.code, status.signal, reason, denial(status, self.log) if is_own_end else None)
+        denial: Denial | None = None
+        if self.confinement is not None and reason in ("exited", "signaled"):
+            from execsrv._server.denial import denial_of  # few commands are confined
+
+            denial = denial_of(status, self.log)
+        self.log.append_exited(status.code, status.signal, reason, denial)
         self.feed.announce()
         if self._ends_with_leader and self._pump.is_held:
             self._ending.end_when_quiet()

@@ -14,7 +14,7 @@ from execsrv._processes import terminal
 from execsrv._processes.attempt import Spawned
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.own_streams import OwnInput
-from execsrv._server.stdin import Stdin
+from execsrv._processes.stdin import Stdin
 from execsrv.errors import InvalidParamsError, StdinClosedError
 from execsrv.limits import DEFAULTS
 from execsrv.processes.receivers import Output, OutputReceiver

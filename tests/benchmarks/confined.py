@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import execsrv
 from execsrv import Policy, ProcessLimits
+from execsrv._policies.resolver import Resolver
 from execsrv._processes.command import settle
 from execsrv._processes.confine import layers, start, starter
 from execsrv._processes.confine.table import Table
-from execsrv._server.policy import Resolver
 from execsrv.client.policy import sandbox_of
 
 WORKSPACE = Policy.workspace_write("/var/tmp", network=False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from execsrv._doors.journal import Start
 from execsrv._log.entries import Closed, Entry, Exited, Gap
+from execsrv._policies import asked
 from execsrv._processes.command import Command, settle
 from execsrv._processes.environment import command_environment
-from execsrv._server.confining import asked
+from execsrv._processes.stdin import Write
 from execsrv._server.methods.table import Caller, Later, check_kind, handles, handles_later
 from execsrv._server.session import Session
 from execsrv._server.start_options import StartOptions, shown_argv
 from execsrv._server.starting import Deferred, answer_of
-from execsrv._server.stdin import Write
 from execsrv._wire.paths import path_from_wire
 from execsrv.errors import SandboxUnavailableError, UnknownProcessError
 from execsrv.protocol import (

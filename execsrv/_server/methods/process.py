@@ -10,6 +10,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._processes.signals import signal_number
+from execsrv._processes.stdin import Write
 from execsrv._server.feed import Feed
 from execsrv._server.methods.process_dialect import closed_notice, exited_notice
 from execsrv._server.methods.process_passing import check_has_streams
@@ -20,7 +21,6 @@ from execsrv._server.methods.table import (
     handles_later,
 )
 from execsrv._server.session import Session
-from execsrv._server.stdin import Write
 from execsrv.errors import InvalidParamsError, StdinClosedError, UnknownProcessError
 from execsrv.protocol import (
     Graceful,

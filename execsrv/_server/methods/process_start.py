@@ -10,13 +10,13 @@ from typing import Literal
 from msgspec.structs import replace
 
 from execsrv._doors.journal import Start
+from execsrv._policies import asked
 from execsrv._processes.accounts import account_of
 from execsrv._processes.command import Command, File, Output, Wishes, settle
 from execsrv._processes.environment import command_environment, inherited_environment
 from execsrv._processes.git_trust import trusting
 from execsrv._processes.terminal import checked_modes
 from execsrv._processes.withheld import withheld_by
-from execsrv._server.confining import asked
 from execsrv._server.methods.process_dialect import process_dialect
 from execsrv._server.methods.process_passing import check_passing, pass_streams
 from execsrv._server.methods.table import (
@@ -65,7 +65,7 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     if sandbox is None or params.runner is not None:
         policy = None
     else:
-        from execsrv._server.policy import Resolver
+        from execsrv._policies.resolver import Resolver
 
         policy = Resolver(sandbox, cwd, may_lack_view=caller.config.allow_landlock_only)
 
@@ -129,7 +129,7 @@ def _process_started(session: Session) -> ProcessStarted:
     if isinstance(session.confinement, Confined):
         confined = session.confinement
     else:
-        from execsrv._server.policy import told
+        from execsrv._policies.resolver import told
 
         confined = told(session.confinement)
     return ProcessStarted(session.id, "linuxSeccomp", session.pid, confined, session.shell_snapshot)

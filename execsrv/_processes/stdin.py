@@ -1,4 +1,4 @@
-"""The input of one session: handed over at once as far as the command takes it, and queued behind that.
+"""The input of one command: handed over at once as far as the command takes it, and queued behind that.
 
 The order of the writes is the order of the bytes. It owns the way to the command's stdin, what waits for the command to
 read, and the ids of the last writes, so that a write which is sent again is done once; it pays for these from a budget.
@@ -7,12 +7,12 @@ read, and the ids of the last writes, so that a write which is sent again is don
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
 
 from execsrv._budget.budget import Budget
-from execsrv._server.ending import IdleClock
 from execsrv.errors import LimitExceededError, StdinClosedError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Stdin:
         self,
         id: str,
         input: Input | None,
-        idle: IdleClock | None,
+        stir: Callable[[], None] | None,
         *,
         is_terminal: bool,
         max_queued_bytes: int,
@@ -67,12 +67,12 @@ class Stdin:
     ) -> None:
         """Take ownership of the way in: `end` must follow, and `forget`.
 
-        `idle` begins anew with each write and whenever the command reads.
+        `stir` is called with each write and whenever the command reads.
         """
         self.was_open = input is not None
         self._id = id
         self._input = input
-        self._idle = idle
+        self._stir = stir
         self._budget = budget or Budget()
         self._is_terminal = is_terminal
         self._max_queued = max_queued_bytes
@@ -105,7 +105,8 @@ class Stdin:
         """
         if write_id is not None and write_id in self._remembered:
             return self._remembered[write_id]
-        self._stir()
+        if self._stir is not None:
+            self._stir()
         if self._input is None or (self._is_closing and not self._is_terminal):
             raise self._closed()
         queued = self._queued_bytes + _WRITE_BYTES * len(self._queue)
@@ -178,7 +179,7 @@ class Stdin:
             size = len(write.data)
             settled = self._write_now(write, self._input)
             self._queued_bytes -= size - len(write.data)
-            if len(write.data) < size:
+            if len(write.data) < size and self._stir is not None:
                 self._stir()
             if settled:
                 del self._queue[0]
@@ -227,10 +228,6 @@ class Stdin:
         write.settled.set()
         if write.error is None and write.id is not None and self._remembered.get(write.id) is write:
             self._remembered[write.id] = _DONE
-
-    def _stir(self) -> None:
-        if self._idle is not None:
-            self._idle.restart()
 
     def _closed(self) -> StdinClosedError:
         return StdinClosedError(f"stdin is closed for session {self._id}")

@@ -1,29 +1,18 @@
-"""Policies that a start may ask for, and failures that look like the work of one."""
+"""Policies that a start or a call about files may ask for: which are known here, and which rules they make.
+
+`resolver` has the rest, from the wire to what may be done. It knows the wire's words and what confines, and no session.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from execsrv._log.log import OutputLog
-from execsrv._processes.leader import ExitStatus
 from execsrv.errors import SandboxUnavailableError
-from execsrv.protocol.sandbox import Denial, PolicyEntry, Sandbox, Special, SpecialPlace
+from execsrv.protocol.sandbox import PolicyEntry, Sandbox, Special, SpecialPlace
 
 if TYPE_CHECKING:
     from execsrv._files.rules import Rules
-
-_WORDS = (
-    "operation not permitted",
-    "permission denied",
-    "read-only file system",
-    "seccomp",
-    "sandbox",
-    "landlock",
-    "failed to write file",
-)
-_KILLED_FOR_A_CALL = 159
-_LOOKED_AT_BYTES = 64 * 1024
 
 
 def asked(sandbox: Sandbox | None) -> Sandbox | None:
@@ -61,7 +50,7 @@ def rules_of(sandbox: Sandbox) -> Callable[[], Rules] | None:
     wanted = asked(sandbox)
     if wanted is None:
         return None
-    from execsrv._server.policy import Resolver
+    from execsrv._policies.resolver import Resolver
 
     return Resolver(wanted, None).rules
 
@@ -76,20 +65,3 @@ def _check_special(special: Special, entry: PolicyEntry) -> None:
 
 def _refused(why: str) -> SandboxUnavailableError:
     return SandboxUnavailableError(f"this policy cannot be kept: {why}", field="sandbox")
-
-
-def denial(status: ExitStatus, log: OutputLog) -> Denial | None:
-    """Return why a failure of a confined command looks like the work of its confinement, None if it does not.
-
-    It goes by the rule of the Codex exec-server.
-    """
-    if status.code == _KILLED_FOR_A_CALL:
-        return Denial("signal", "SIGSYS")
-    if status.code == 0:
-        return None
-    for ends in log.streams.values():
-        printed = (bytes(ends.head)[:_LOOKED_AT_BYTES] + b"\n" + bytes(ends.tail)[-_LOOKED_AT_BYTES:]).lower()
-        for word in _WORDS:
-            if word.encode() in printed:
-                return Denial("output", word)
-    return None
