@@ -34,7 +34,7 @@ from execsrv._server.connection import Connection
 from execsrv._server.connections import Connections
 from execsrv._server.dispatch import Dispatch
 from execsrv._server.failures import cut, failure_of
-from execsrv._server.methods.host import tell_of_environment
+from execsrv._server.host import environment_info
 from execsrv._server.outbox import Outbox, send_all_of
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared, Terms
@@ -51,7 +51,6 @@ from execsrv.protocol import (
     Notification,
     Request,
     ServerShutdown,
-    Unit,
 )
 
 if TYPE_CHECKING:
@@ -214,7 +213,8 @@ class Conversation:
         self._handshake.greeted()
         self._channel.trust(self.allowance.for_messages)
         self._greeted()
-        machine, encoding = tell_of_environment(self, Unit()), self._channel.agree(params.encoding)
+        machine = environment_info(self.config, passes=self.passing is not None)
+        encoding = self._channel.agree(params.encoding)
         return Initialized(connection.id, machine, PROTOCOL_VERSION, connection.shared.public_id, encoding)
 
     # -- out --

@@ -17,9 +17,12 @@ from functools import cache
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from execsrv._files.channel import file_capabilities
+from execsrv._http.channel import http_capabilities
 from execsrv._version import __version__
 from execsrv._wire.paths import path_from_wire, uri_from_path
 from execsrv.errors import FileError, InvalidParamsError
+from execsrv.limits import ServerConfig
 from execsrv.protocol import (
     CapabilityRoot,
     CapabilityRootFound,
@@ -29,6 +32,7 @@ from execsrv.protocol import (
     EnvironmentInfo,
     Shell,
 )
+from execsrv.protocol.connection import PASS_STREAMS
 
 if TYPE_CHECKING:
     from execsrv._files.files import Files
@@ -38,11 +42,13 @@ _WARNING = "this server does not look for plugins and skills"
 _ACCOUNT_SECONDS = 0.5
 
 
-def environment_info(capabilities: dict[str, bool]) -> EnvironmentInfo:
-    """Return the facts that `initialize` tells of this machine. `capabilities` is what can be asked of the server.
+def environment_info(config: ServerConfig, *, passes: bool) -> EnvironmentInfo:
+    """Return the facts that `initialize` tells of this machine, and what can be asked of the server.
 
-    Succeeds on every machine, and writes nothing to find out.
+    `passes`: descriptors go along over this channel. Succeeds on every machine, and writes nothing to find out.
     """
+    passing = {PASS_STREAMS: True} if passes else {}
+    own = {"environmentConfigRead": True} | _shell_capabilities()
     shell = account_shell()
     cwd = _working_directory()
     temporary = os.environ.get("TMPDIR")
@@ -54,11 +60,11 @@ def environment_info(capabilities: dict[str, bool]) -> EnvironmentInfo:
         platform_os="linux",
         temp_dir=uri_from_path(_temporary_directory()),
         temporary_directories=[uri_from_path(temporary)] if temporary and os.path.isabs(temporary) else [],
-        capabilities=capabilities,
+        capabilities=own | http_capabilities(config) | file_capabilities(config) | passing,
     )
 
 
-def shell_capabilities() -> dict[str, bool]:
+def _shell_capabilities() -> dict[str, bool]:
     """Return the capability of snapshots: this machine has files without a name, and lets a shell open one."""
     return {"shellSnapshotV2": hasattr(os, "memfd_create") and os.path.exists("/dev/fd")}
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from execsrv._files.channel import file_capabilities
-from execsrv._http.channel import http_capabilities
-from execsrv._server.host import discover_roots, environment_config, environment_info, shell_capabilities
+from execsrv._server.host import discover_roots, environment_config, environment_info
 from execsrv._server.methods.table import Caller, Later, handles, handles_later
 from execsrv._wire.paths import path_from_wire
 from execsrv.protocol import (
@@ -18,15 +16,11 @@ from execsrv.protocol import (
     EnvironmentStatus,
     Unit,
 )
-from execsrv.protocol.connection import PASS_STREAMS
 
 
 @handles("environment/info")
 def tell_of_environment(caller: Caller, params: Unit) -> EnvironmentInfo:
-    config = caller.config
-    passing = {} if caller.passing is None else {PASS_STREAMS: True}
-    own = {"environmentConfigRead": True} | shell_capabilities()
-    return environment_info(own | http_capabilities(config) | file_capabilities(config) | passing)
+    return environment_info(caller.config, passes=caller.passing is not None)
 
 
 @handles("environment/status")
