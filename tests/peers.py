@@ -14,6 +14,7 @@ import trio
 
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import is_packed
+from execsrv.client.greeting_wishes import names_msgpack
 from execsrv.protocol import Failure, Message, Notification, Request, Response
 
 PATIENCE = 60.0
@@ -133,7 +134,7 @@ class Peer:
 
     async def handshake(self) -> Any:
         hello = {"clientName": "test"} | ({"encoding": self.encoding} if self.encoding else {})
-        self.channel.agree(self.encoding)
+        self.channel.agree(self.encoding, names_msgpack)
         result = await self.call("initialize", hello)
         assert result.get("encoding") == self.encoding
         await self.channel.send(Notification("initialized", {}))

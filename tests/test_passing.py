@@ -473,9 +473,10 @@ async def test_descriptors_for_which_a_client_has_no_room_are_lost_and_the_next_
             os.write(write, b"%d" % number)
             os.close(write)
             os.close(other_write)
-            server.passing.lend([read, other_read])
+            answer = ProcessStarted("p", passed=["stdout", "stderr"])
+            server.passing.lend(answer, [read, other_read], ProcessStarted("p"))
             del read, other_read
-            await server.send(Response(number, ProcessStarted("p", passed=["stdout", "stderr"])))
+            await server.send(Response(number, answer))
         with no_more_descriptors(but=free):
             assert await client.receive() is not None
         assert len(client.passing.answered(names_some=True)) == free
@@ -534,8 +535,9 @@ async def main():
         os.write(write, b"%d" % number)
         os.close(write)
         client.passing.expect()
-        server.passing.lend([Lent(read)])
-        await server.send(Response(number, ProcessStarted("p", passed=["stdout"])))
+        answer = ProcessStarted("p", passed=["stdout"])
+        server.passing.lend(answer, [Lent(read)], ProcessStarted("p"))
+        await server.send(Response(number, answer))
     passed = 0
     for number in range(60):
         names = decode_params((await client.receive()).result, ProcessStarted).passed or []

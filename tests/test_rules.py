@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execsrv._processes.signals import signal_name, signal_number
-from execsrv._wire.handshake import Handshake
+from execsrv._server.handshake import Handshake
 from execsrv._wire.paths import path_from_wire, uri_from_path
 from execsrv.errors import InvalidParamsError, NotReadyError, ProtocolError, RequestError, SpawnError
 from execsrv.protocol import METHODS, ErrorObject, Failure, Message, Notification, Request, Response

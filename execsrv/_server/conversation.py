@@ -34,12 +34,12 @@ from execsrv._server.connection import Connection
 from execsrv._server.connections import Connections
 from execsrv._server.dispatch import Dispatch
 from execsrv._server.failures import cut, failure_of
+from execsrv._server.handshake import Handshake, State
 from execsrv._server.host import environment_info
 from execsrv._server.outbox import Outbox, send_all_of
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared, Terms
 from execsrv._wire.channel import MessageChannel
-from execsrv._wire.handshake import Handshake, State
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import ProtocolError
 from execsrv.protocol import (
@@ -214,7 +214,7 @@ class Conversation:
         self._channel.trust(self.allowance.for_messages)
         self._greeted()
         machine = environment_info(self.config, passes=self.passing is not None)
-        encoding = self._channel.agree(params.encoding)
+        encoding = self._channel.agree(params.encoding, lambda answer: isinstance(answer.result, Initialized))
         return Initialized(connection.id, machine, PROTOCOL_VERSION, connection.shared.public_id, encoding)
 
     # -- out --

@@ -16,13 +16,13 @@ from msgspec import Raw, Struct
 from execsrv._budget.weight import weight_of
 from execsrv._nursery import owned
 from execsrv._server.failures import failure_of
+from execsrv._server.handshake import Handshake, State
 from execsrv._server.methods import HANDLERS, handler_of
 from execsrv._server.methods.table import Answer, Caller, Handler, Later
 from execsrv._server.outbox import Outbox
 from execsrv._server.starting import Deferred
 from execsrv._wire.bounds import LARGE_BYTES
 from execsrv._wire.call_bounds import decode_call, decode_in_steps
-from execsrv._wire.handshake import Handshake, State
 from execsrv._wire.quoting import quoted
 from execsrv._wire.turns import in_turns
 from execsrv.errors import BusyError, ForbiddenError, UnknownMethodError

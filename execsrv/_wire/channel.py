@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import UnsetType
 
 from execsrv._budget.budget import Budget
-from execsrv.protocol import Message
+from execsrv.protocol import Message, Response
 
 if TYPE_CHECKING:
     from execsrv._wire.passing import Passing
@@ -60,10 +60,10 @@ class MessageChannel(Protocol):
         that a task has to read do nothing.
         """
 
-    def agree(self, encoding: str | None) -> str | UnsetType:
-        """Have all messages be in this encoding behind an answer to `initialize`, sent or received, that names it.
+    def agree(self, encoding: str | None, is_last: Callable[[Response], bool]) -> str | UnsetType:
+        """Have all messages be in this encoding behind the answer, sent or received, for which `is_last` is true.
 
-        Return what the answer is to name: nothing, where the transport has no such encoding.
+        Return what that answer is to name: nothing, where the transport has no such encoding.
         """
 
     def trust(self, budget: Budget) -> None:

@@ -2,8 +2,7 @@
 
 A message is written into one buffer, which is kept for the next. A large one is written and read in turns with others.
 
-Messages are JSON, up to the answer to `initialize`. Where both sides have agreed on msgpack, the answer says so, and
-all that comes behind it in either direction is msgpack.
+Messages are JSON. Where both sides agree on msgpack, all that comes behind an answer in either direction is msgpack.
 """
 
 from __future__ import annotations
@@ -11,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, UnsetType
 
 from execsrv._memory import let_go
 from execsrv._wire.bounds import LARGE_BYTES
-from execsrv._wire.codecs import Codec, decode_params
+from execsrv._wire.codecs import Codec
 from execsrv._wire.packed import PackedCodec
 from execsrv._wire.pieces import is_large
 from execsrv._wire.turns import each_in_turn, in_turns
-from execsrv.errors import InvalidParamsError
-from execsrv.protocol import Initialized, Message, Response
-from execsrv.protocol.connection import MSGPACK
+from execsrv.protocol import Message, Response
+from execsrv.protocol.messages import MSGPACK
 
 if TYPE_CHECKING:
     from execsrv._wire.passing import Passing
@@ -37,17 +35,17 @@ class EncodedChannel:
         self._offset = self._start = offset
         self._codec: Codec | PackedCodec = Codec()
         self._buffer = bytearray(offset)
-        self._may_turn = False
+        self._is_last_json: Callable[[Response], bool] | None = None
 
-    def agree(self, encoding: str | None) -> str | UnsetType:
-        """Go over to msgpack, where it is that, behind an answer to `initialize` that names it."""
-        self._may_turn = encoding == MSGPACK
-        return MSGPACK if self._may_turn else UNSET
+    def agree(self, encoding: str | None, is_last: Callable[[Response], bool]) -> str | UnsetType:
+        """Go over to msgpack, where it is that, behind the answer for which `is_last` is true."""
+        self._is_last_json = is_last if encoding == MSGPACK else None
+        return UNSET if self._is_last_json is None else MSGPACK
 
     def _turn_behind(self, message: Message) -> None:
-        """Go over to msgpack, if this is the answer that says so."""
-        if isinstance(message, Response) and _encoding_in(message) == MSGPACK:
-            self._may_turn = False
+        """Go over to msgpack, if this is the last in JSON."""
+        if self._is_last_json is not None and isinstance(message, Response) and self._is_last_json(message):
+            self._is_last_json = None
             self._codec = PackedCodec()
             self._turn()
 
@@ -76,7 +74,7 @@ class EncodedChannel:
     def _finish(self, message: Message) -> None:
         """Frame what the buffer has. Where that is the last JSON, the peer's next may be here before it is sent."""
         self._start = self._frame()
-        if self._may_turn:
+        if self._is_last_json is not None:
             self._turn_behind(message)
 
     def _frame(self) -> int:
@@ -92,7 +90,7 @@ class EncodedChannel:
         if len(data) > LARGE_BYTES:
             return await in_turns(self._codec.decode_large(data))
         message = self._codec.decode(data)
-        if self._may_turn:
+        if self._is_last_json is not None:
             self._turn_behind(message)
         return message
 
@@ -116,13 +114,3 @@ class EncodedChannel:
 
     def hear(self, take: Callable[[Message], bool]) -> None:
         """Do nothing: messages are there when `receive` has read them."""
-
-
-def _encoding_in(answer: Response) -> str:
-    """Return what an answer to `initialize` says of the messages behind it, nothing where it is another answer."""
-    if not isinstance(answer.result, Initialized | Raw):
-        return ""
-    try:
-        return decode_params(answer.result, Initialized).encoding or ""
-    except InvalidParamsError:  # which is for who has asked
-        return ""

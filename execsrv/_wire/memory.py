@@ -9,7 +9,7 @@ import trio
 from msgspec import UNSET, UnsetType
 
 from execsrv._budget.budget import Budget
-from execsrv.protocol import Message
+from execsrv.protocol import Message, Response
 
 
 class _Direction:
@@ -88,7 +88,7 @@ class MemoryChannel:
         """Have a message that arrives while `receive` waits taken at once, by whoever sends it."""
         self._in.take = take
 
-    def agree(self, encoding: str | None) -> str | UnsetType:
+    def agree(self, encoding: str | None, is_last: Callable[[Response], bool]) -> str | UnsetType:
         """Return nothing: structs are passed as they are."""
         return UNSET
 

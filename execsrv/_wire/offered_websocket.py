@@ -5,6 +5,7 @@ The application's library speaks the protocol, pings, and bounds its frames. Wha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -14,7 +15,7 @@ from execsrv._budget.budget import Budget
 from execsrv._wire.bounds import above_bound
 from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv.limits import Limits
-from execsrv.protocol import Message
+from execsrv.protocol import Message, Response
 
 
 class WebSocket(Protocol):
@@ -42,7 +43,7 @@ class OfferedChannel(EncodedChannel):
         self._max_bytes = limits.max_message_bytes
         self._ends = (*_ENDS, *ends)
 
-    def agree(self, encoding: str | None) -> str | UnsetType:
+    def agree(self, encoding: str | None, is_last: Callable[[Response], bool]) -> str | UnsetType:
         """Return nothing: a library's `send` may take text only."""
         return UNSET
 

@@ -7,12 +7,21 @@ answers in two pieces. So the answers alone tell whose they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from execsrv._lent import Lent
-from execsrv.protocol import Message, ProcessStarted, Response
+from execsrv.protocol import Message, Response
 
 _MOST_UNREAD = 64
 """Answers that may wait here with their descriptors: those of a start count against no other bound once it is over."""
+
+
+class Along(NamedTuple):
+    """Descriptors that go along with the answer that has this `result`, or `otherwise` where none can go."""
+
+    result: Any
+    lent: Sequence[Lent]
+    otherwise: Any
 
 
 class Passing:
@@ -22,7 +31,7 @@ class Passing:
     """
 
     def __init__(self) -> None:
-        self._lent: list[Sequence[Lent]] = []
+        self._lent: list[Along] = []
         self._came: list[list[Lent]] = []
         self._expected = 0
         self._is_over = False
@@ -48,15 +57,21 @@ class Passing:
         """True where the peer leaves so many answers unread that no more are to wait."""
         return len(self._lent) >= _MOST_UNREAD
 
-    def lend(self, lent: Sequence[Lent]) -> None:
-        """Have them go along with the next answer that names some, which must be put next."""
-        if lent and not self._is_over:
-            self._lent.append(lent)
+    def lend(self, result: Any, lent: Sequence[Lent], otherwise: Any) -> None:
+        """Have them go along with the answer that has this very result, which must be put next.
 
-    def lent_with(self, message: Message) -> Sequence[Lent]:
-        """Return those that go along with a message, which is to be sent now."""
-        names = isinstance(message, Response) and isinstance(message.result, ProcessStarted) and message.result.passed
-        return self._lent.pop(0) if names and self._lent else ()
+        Where the machine lets none go along, that answer has the result `otherwise`.
+        """
+        if lent and not self._is_over:
+            self._lent.append(Along(result, lent, otherwise))
+
+    def along_with(self, message: Message) -> Along | None:
+        """Return what goes along with a message, which is to be sent now."""
+        if isinstance(message, Response):
+            for index, along in enumerate(self._lent):
+                if along.result is message.result:
+                    return self._lent.pop(index)
+        return None
 
     # -- for who asks --
 

@@ -10,7 +10,6 @@ import socket
 from collections.abc import Sequence
 
 import trio
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from execsrv._lent import Lent
@@ -43,28 +42,25 @@ class PassingChannel(LineChannel):
         return super().has_room and not self.passing.has_some
 
     async def send(self, message: Message) -> None:
-        """Send a message, and what goes along with it. Raises `trio.BrokenResourceError` when the peer is gone.
-
-        Where the machine lets none go along, the answer names none.
-        """
-        if not self.passing.has_some or not (lent := self.passing.lent_with(message)):
+        """Send a message, and what goes along with it. Raises `trio.BrokenResourceError` when the peer is gone."""
+        if not self.passing.has_some or (along := self.passing.along_with(message)) is None:
             await super().send(message)
             return
         await self.send_rest()
         self._codec.encode_into(message, self._buffer, self._offset)
         self._finish(message)
-        numbers = array.array("i", [each.descriptor for each in lent])
+        numbers, otherwise = array.array("i", [each.descriptor for each in along.lent]), along.otherwise
         with memoryview(self._buffer) as view, view[self._start :] as frame:
             try:
                 sent = await self._socket.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
             except OSError:  # too many of its user are on their way already; or the peer is gone, which is told below
                 sent = 0
-            del lent
+            del along
             if sent:
                 await self._out.send_all(frame[sent:])
                 return
         assert isinstance(message, Response)
-        await super().send(replace(message, result=replace(message.result, passed=UNSET)))
+        await super().send(replace(message, result=otherwise))
 
     async def _receive_some(self, most: int) -> bytes | bytearray:
         if not self._takes:

@@ -180,10 +180,10 @@ class Calls:
         assert self._channel is not None
         await self._channel.send(Notification(method))
 
-    def agree(self, encoding: str) -> str | UnsetType:
-        """Have the channel speak this encoding, if the server's greeting says so. Return what to ask for."""
+    def agree(self, encoding: str, is_last: Callable[[Response], bool]) -> str | UnsetType:
+        """Have the channel speak this encoding behind the answer that `is_last`. Return what to ask for."""
         assert self._channel is not None
-        return self._channel.agree(encoding)
+        return self._channel.agree(encoding, is_last)
 
     async def ask_first(self, method: str, params: Struct, result: type[R]) -> R:
         """Ask ahead of all that waits to be sent, and wait for the answer: for `greet`."""

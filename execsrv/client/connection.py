@@ -21,7 +21,7 @@ from msgspec import UNSET, Struct, structs
 from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.calls import Calls, R
-from execsrv.client.greeting_wishes import Wishes
+from execsrv.client.greeting_wishes import Wishes, names_msgpack
 from execsrv.client.mirror import Mirror
 from execsrv.client.presence import Presence
 from execsrv.client.tokens import ReadToken
@@ -233,7 +233,7 @@ class Connection:
 
     def _agree(self, hello: Initialize) -> Initialize:
         """Return the greeting with the encoding that is asked for, which the channel looks for in the answer."""
-        encoding = self.calls.agree(self.config.encoding)
+        encoding = self.calls.agree(self.config.encoding, names_msgpack)
         return hello if encoding is UNSET else structs.replace(hello, encoding=encoding)
 
     async def _greet_again(self, wishes: Wishes, scope: trio.CancelScope) -> None:

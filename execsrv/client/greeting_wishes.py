@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple, get_args
 
+from execsrv._wire.codecs import decode_params
 from execsrv.client.parameters import seconds, string
 from execsrv.errors import InvalidParamsError
-from execsrv.protocol import Initialize, Keep, SizePolicy
+from execsrv.protocol import Initialize, Initialized, Keep, Response, SizePolicy
+from execsrv.protocol.messages import MSGPACK
 
 Kept = float | Literal["untilIdle"] | None
 
@@ -28,6 +30,14 @@ class Wishes(NamedTuple):
     def hello_again(self, id: str, token: str | None) -> Initialize:
         """Return the greeting that takes the connection of that id up again."""
         return Initialize(self.client_name, id, token)
+
+
+def names_msgpack(answer: Response) -> bool:
+    """Tell whether an answer to a greeting says that all behind it is msgpack."""
+    try:
+        return decode_params(answer.result, Initialized).encoding == MSGPACK
+    except InvalidParamsError:  # which is for who has asked
+        return False
 
 
 WISHES = Wishes()

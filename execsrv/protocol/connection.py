@@ -13,8 +13,6 @@ from execsrv.protocol.sharing import Keep, SizePolicy
 
 MAX_TOKEN_CHARACTERS = 8192
 
-MSGPACK = "msgpack"
-
 PASS_STREAMS = "passStreams"
 """The capability of a channel over which descriptors can go along."""
 

@@ -14,6 +14,9 @@ from execsrv.protocol.bounds import Id as Id
 
 PROTOCOL_VERSION = "exec-server.v0"
 
+MSGPACK = "msgpack"
+"""The encoding of messages that both sides may agree on, instead of JSON."""
+
 
 MessageId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Id
 """The pair of an answer and its request: a signed 64-bit integer or a string, echoed with its type.

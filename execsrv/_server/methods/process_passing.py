@@ -41,9 +41,10 @@ def check_passing(caller: Caller, params: ProcessStart) -> None:
 def pass_streams(caller: Caller, starting: Starting, started: ProcessStarted) -> ProcessStarted:
     """Have the streams of a command go along with the answer to its start, which must be put next, and return that."""
     passed, starting.passed = starting.passed, {}
+    naming = replace(started, passed=list(passed))
     if caller.passing is not None:
-        caller.passing.lend(list(passed.values()))
-    return replace(started, passed=list(passed))
+        caller.passing.lend(naming, list(passed.values()), otherwise=started)
+    return naming
 
 
 def check_has_streams(session: Session, asked: str) -> None:
