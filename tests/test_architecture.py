@@ -188,11 +188,37 @@ def test_the_wire_knows_no_methods() -> None:
 
 def test_the_machine_knows_no_messages() -> None:
     for path in SOURCES:
-        match module_of(path).partition(".")[0]:
-            case "_processes" | "_files":
-                used = {name for name in own_modules(path) if name.startswith("_wire")}
-                assert used <= {"_wire.paths", "_wire.quoting", "_wire.turns"}, path
-                assert "_server" not in packages(path), path
+        if module_of(path).partition(".")[0] in ("_processes", "_files"):
+            used = {name for name in own_modules(path) if name.startswith("_wire")}
+            assert used <= {"_wire.paths", "_wire.quoting", "_wire.turns"}, path
+            assert "_server" not in packages(path), path
+
+
+METHODS_OF_THE_SERVER = {
+    # The greeting is no handler's: it is what brings a channel and its connection together.
+    "_server.conversation": {"Initialize", "Initialized"},
+    "_server.dispatch": {"Initialize", "Initialized"},
+    # It tells of the machine, and knows no session.
+    "_server.host": {"CapabilityRootsFound", "EnvironmentConfig", "EnvironmentConfigRead", "EnvironmentInfo"},
+}
+"""The structs of methods that are known beside `_server/methods/`, and not in `_files` and `_http`, which are methods'
+own work."""
+
+
+def test_only_the_handlers_know_both_the_wire_and_the_sessions() -> None:
+    """Nothing else below them or beside them takes what a method takes or gives, and `Dispatch` alone calls them."""
+    structs = {name for method in METHODS.values() for name in (method.params.__name__, method.result.__name__)}
+    for path in SOURCES:
+        module = module_of(path)
+        room = module.partition(".")[0]
+        if room in ("_log", "_processes", "_policies", "_login_shells", "_doors", "_runner", "_server"):
+            if not module.startswith("_server.methods"):
+                known = {name.rpartition(".")[2] for name in imports(path) if name.startswith("execsrv.protocol")}
+                assert known & structs == METHODS_OF_THE_SERVER.get(module, set()), path
+                assert module == "_server.dispatch" or "_server.methods" not in own_imports(path), path
+            if room != "_server":
+                called = {"Message", "Request", "Notification", "Response", "Failure"}
+                assert not {name.rpartition(".")[2] for name in imports(path) if "protocol" in name} & called, path
 
 
 def is_pure(module: str) -> bool:

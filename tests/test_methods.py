@@ -44,6 +44,9 @@ NEVER_BUSY = {"process/signal"}
 """Methods that may have to wait, for a runner, and are not refused when many requests do: they may end what those wait
 for. As long as one waits, it counts against the budget."""
 
+NAMING_ANEW = {"process/start", "process/attach"}
+"""Methods whose `processId` is a session that begins with them, or one of somebody else's."""
+
 TITLES = {
     name
     for page in PAGES
@@ -98,6 +101,9 @@ def missing(name: str) -> Iterator[str]:
             yield "the same structs in METHODS and at its handler"
         if handler.run.__module__ != home_of(name):
             yield "a handler in the module that `_HOMES` names (execsrv/_server/methods/__init__.py)"
+        named = {"process_id", "session_id"}.intersection(method.params.__struct_fields__)
+        if ({handler.of} - {""}) != (named if name not in NAMING_ANEW else set()):
+            yield "`of=` at its handler, for the session that a call names"
         if handler.waits != any(later for _, later in answers) and name not in NEVER_BUSY:
             yield "`@handles_later` where its handler may have to wait, and `@handles` where it never does"
     if name not in TITLES:

@@ -91,12 +91,14 @@ class Dispatch:
         self._handshake.check_request(method)
         if isinstance(params, Initialize):
             return await self._greet(params), 0
-        if self._caller.shared.visits.by_id:
-            self._caller.shared.visits.check(getattr(params, "process_id", ""), method.role)
         handler = handler_of(request.method)
-        starting = self._caller.sessions.starting_named_in(params)
-        if starting is not None and await starting.lets_wait(params):
-            return Deferred(starting, partial(self._run, handler, params)), self._take(request)
+        id = getattr(params, handler.of, "")
+        if handler.of == "process_id" and self._caller.shared.visits.by_id:
+            self._caller.shared.visits.check(id, method.role)
+        if (starting := self._caller.sessions.starting(id)) is not None:
+            size = len(getattr(params, handler.brings, b""))
+            if await starting.lets_wait(size, ends=handler.ends):
+                return Deferred(starting, partial(self._run, handler, params)), self._take(request)
         held = self._take(request) if handler.holds else 0
         try:
             return self._run(handler, params), held

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 
 import trio
-from msgspec import Struct
 
 from execsrv._memory import freed, let_go
 from execsrv._server.outbox import Outbox
 from execsrv._server.session import Session
 from execsrv._server.starting import Starting
 from execsrv.errors import LimitExceededError, ProcessExistsError
-from execsrv.protocol import ProcessAttach, ProcessStart
 
 
 class Roster:
@@ -51,13 +49,6 @@ class Roster:
     def being_started(self) -> list[Starting]:
         """Return the starts that are under way, oldest first."""
         return list(self._starting.values())
-
-    def starting_named_in(self, params: Struct) -> Starting | None:
-        """Return the start that is under way of the session that a request names."""
-        if isinstance(params, ProcessStart | ProcessAttach):
-            return None
-        id = getattr(params, "process_id", None) or getattr(params, "session_id", None)
-        return None if id is None else self._starting.get(id)
 
     def starting(self, id: str) -> Starting | None:
         """Return the start of that id that is under way."""

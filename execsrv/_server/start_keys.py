@@ -5,15 +5,12 @@ A key is known as long as its process can be asked for. Nothing of the request i
 
 from __future__ import annotations
 
-import msgspec
-
 from execsrv._server.session import Session
 from execsrv._server.sessions import Sessions
 from execsrv._server.start_options import Key
 from execsrv._server.starting import Starting
 from execsrv._wire.quoting import quoted
 from execsrv.errors import KeyConflictError
-from execsrv.protocol import ProcessStart
 
 _MOST_STALE = 1024
 
@@ -48,12 +45,3 @@ class Keys:
         id = self._by_key.get(text, "")
         process = self._sessions.find(id) or self._sessions.starting(id)
         return process if process is not None and process.key is not None and process.key.text == text else None
-
-
-def key_of(params: ProcessStart) -> Key | None:
-    """Return the key of a start, None where it has none."""
-    if params.key is None:
-        return None
-    import hashlib  # which brings in OpenSSL, and few starts have a key
-
-    return Key(params.key, hashlib.sha256(msgspec.json.encode(params)).digest())

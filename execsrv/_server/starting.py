@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import trio
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, UnsetType
 
 from execsrv._doors.journal import Start
 from execsrv._lent import Lent
 from execsrv._nursery import happened
 from execsrv._server.start_options import StartOptions
 from execsrv.errors import BusyError, SpawnError
-from execsrv.protocol import CommandWrite, ProcessTerminate, ProcessWrite, Reason
+from execsrv.protocol import Reason
 
 if TYPE_CHECKING:
     from execsrv._processes.attempt import PipeName
@@ -90,15 +90,14 @@ class Starting:
         if len(self._then) >= _MOST_WAITING or (self._bytes and self._bytes + size > self._most_bytes):
             raise BusyError(f"process {self.id} is still being started, and too much waits for it already")
 
-    async def lets_wait(self, params: Struct) -> bool:
-        """Return whether a request has to wait for the outcome, with `then`. An order to end makes that come soon.
+    async def lets_wait(self, size: int, *, ends: bool) -> bool:
+        """Return whether a request has to wait for the outcome, with `then`. One that `ends` it makes that come soon.
 
-        Raises `BusyError` where too much waits already. The first moment of a start is waited for then: most are over
-        in it. One that takes longer holds up nothing else.
+        It brings `size` bytes of input. Raises `BusyError` where too much waits already. The first moment of a start is
+        waited for then: most are over in it. One that takes longer holds up nothing else.
         """
-        if isinstance(params, ProcessTerminate):
+        if ends:
             self.hurry()
-        size = len(params.chunk) if isinstance(params, ProcessWrite | CommandWrite) else 0
         try:
             self.check_room(size)
         except BusyError:

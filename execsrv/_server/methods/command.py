@@ -44,7 +44,7 @@ def command_exec(caller: Caller, params: CommandExec) -> CommandId | Deferred[Co
     return answer_of(starting, lambda session: CommandId(session.id))
 
 
-@handles_later("command/exec/write", holds=False)  # its input counts by itself
+@handles_later("command/exec/write", holds=False, of="session_id", brings="chunk")  # its input counts by itself
 def command_write(caller: Caller, params: CommandWrite) -> Later[Accepted]:
     write = _known_command(caller, params.session_id).stdin.write(params.chunk)
     return _command_written(write)
@@ -55,7 +55,7 @@ async def _command_written(write: Write) -> Accepted:
     return Accepted()
 
 
-@handles("command/exec/terminate")
+@handles("command/exec/terminate", of="session_id")
 def command_terminate(caller: Caller, params: CommandId) -> Running:
     session = caller.sessions.find(params.session_id)
     return Running(session is not None and session.terminate())

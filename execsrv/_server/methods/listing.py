@@ -174,7 +174,7 @@ def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | L
     return attached_later()
 
 
-@handles("process/detach")
+@handles("process/detach", of="process_id")
 def process_detach(caller: Caller, params: ProcessDetach) -> Nothing:
     if (session := caller.sessions.find(params.process_id)) is not None:
         session.feed.let_run()

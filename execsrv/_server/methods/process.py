@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Struct)
 
 
-@handles_later("process/write", holds=False)  # its input counts by itself
+@handles_later("process/write", holds=False, of="process_id", brings="chunk")  # its input counts by itself
 def process_write(caller: Caller, params: ProcessWrite) -> ProcessWritten | Later[ProcessWritten]:
     if not params.write_id:
         raise InvalidParamsError("writeId must not be empty", field="writeId")
@@ -72,7 +72,7 @@ def _write_status(write: Write) -> ProcessWritten:
     return ProcessWritten("accepted" if write.error is None else "stdinClosed")
 
 
-@handles("process/closeStdin")
+@handles("process/closeStdin", of="process_id")
 def process_close_stdin(caller: Caller, params: ProcessCloseStdin) -> Nothing:
     session = required_session(caller, params.process_id)
     check_has_streams(session, "closed")
@@ -80,7 +80,7 @@ def process_close_stdin(caller: Caller, params: ProcessCloseStdin) -> Nothing:
     return Nothing()
 
 
-@handles_later("process/read")
+@handles_later("process/read", of="process_id")
 def process_read(caller: Caller, params: ProcessRead) -> Later[ProcessOutputRead]:
     session, heard = required_session(caller, params.process_id), heard_by(caller, params.process_id)
     return while_heard(heard, partial(_process_read, session, heard, params))
@@ -113,7 +113,7 @@ async def _process_read(session: Session, heard: Feed | View, params: ProcessRea
     )
 
 
-@handles("process/snapshot")
+@handles("process/snapshot", of="process_id")
 def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
     session = required_session(caller, params.process_id)
     log = session.log
@@ -135,13 +135,13 @@ def process_snapshot(caller: Caller, params: ProcessId) -> ProcessSnapshot:
     )
 
 
-@handles("process/ack")
+@handles("process/ack", of="process_id")
 def process_ack(caller: Caller, params: ProcessAck) -> Nothing:
     heard_by(caller, params.process_id).acknowledge(params.seq)
     return Nothing()
 
 
-@handles("process/resize")
+@handles("process/resize", of="process_id")
 def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
     session = required_session(caller, params.process_id)
     if not session.is_terminal:
@@ -153,7 +153,7 @@ def process_resize(caller: Caller, params: ProcessResize) -> Nothing:
     return Nothing()
 
 
-@handles("process/signal")
+@handles("process/signal", of="process_id")
 def process_signal(caller: Caller, params: ProcessSignal) -> ProcessSignaled | Later[ProcessSignaled]:
     number = signal_number(params.signal)
     session = session_called(caller, params.process_id)
@@ -171,7 +171,7 @@ async def _process_signaled(received: Coroutine[Any, Any, int]) -> ProcessSignal
     return ProcessSignaled(await received)
 
 
-@handles("process/terminate")
+@handles("process/terminate", of="process_id", ends=True)
 def process_terminate(caller: Caller, params: ProcessTerminate) -> Running:
     session = session_called(caller, params.process_id)
     grace = params.mode.graceful.timeout_ms / 1000 if isinstance(params.mode, Graceful) else 0

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+import msgspec
 from msgspec.structs import replace
 
 from execsrv._doors.journal import Start
@@ -28,7 +29,6 @@ from execsrv._server.methods.table import (
 )
 from execsrv._server.secrets import secret_environment
 from execsrv._server.session import Session
-from execsrv._server.start_keys import key_of
 from execsrv._server.start_options import Key, StartOptions, shown_argv
 from execsrv._server.starting import Deferred, Over, Starting, answer_of
 from execsrv._wire.paths import path_from_wire
@@ -41,18 +41,21 @@ from execsrv.protocol import (
     Size,
 )
 from execsrv.protocol.login_shells import ShellSnapshot
+from execsrv.protocol.roles import Role
 from execsrv.protocol.sandbox import Confined, Sandbox
 
 
 @handles("process/start", holds=True)
 def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Deferred[ProcessStarted]:
+    if params.process_id and caller.shared.visits.by_id:
+        caller.shared.visits.check(params.process_id, Role.OWNER)
     sandbox = asked(params.sandbox)
     check_own_network(params.network_proxy, "networkProxy")
     check_own_network(params.managed_network, "managedNetwork")
     check_kind(caller.config, params.kind)
     if params.kind == "prepared":
         _check_prepared(params)
-    key = key_of(params)
+    key = _key_of(params)
     if key is not None and (process := caller.shared.keys.find(key)) is not None:
         return process_of(process)
     cwd = None if params.cwd is None else path_from_wire(params.cwd, "cwd")
@@ -113,6 +116,15 @@ def process_start(caller: Caller, params: ProcessStart) -> ProcessStarted | Defe
     if params.pass_streams:
         return answer_of(starting, lambda session: pass_streams(caller, starting, _process_started(session)))
     return answer_of(starting, _process_started)
+
+
+def _key_of(params: ProcessStart) -> Key | None:
+    """Return the key of a start, None where it has none."""
+    if params.key is None:
+        return None
+    import hashlib  # which brings in OpenSSL, and few starts have a key
+
+    return Key(params.key, hashlib.sha256(msgspec.json.encode(params)).digest())
 
 
 def process_of(process: Session | Starting) -> ProcessStarted | Deferred[ProcessStarted]:

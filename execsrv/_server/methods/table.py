@@ -9,7 +9,7 @@ to wait: only those are refused when too many requests wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -53,6 +53,10 @@ Answer = Struct | Later[Struct] | Deferred[Struct]
 A = TypeVar("A", bound=Answer)
 
 
+Of = Literal["process_id", "session_id", ""]
+"""A process, of which the caller may be a visitor; or a command of `command/exec`, which is the caller's own."""
+
+
 class Handler(NamedTuple):
     """The function of one method.
 
@@ -62,29 +66,39 @@ class Handler(NamedTuple):
     run: Callable[[Caller, Any], Answer]
     waits: bool
     holds: bool
+    of: Of = ""
+    """The parameter that names a session: what is asked of one that is being started waits for that."""
+    brings: str = ""
+    """The parameter that is input for it."""
+    ends: bool = False
+    """True where that session is to end: its start is given up soon."""
 
 
 HANDLERS: dict[str, Handler] = {}
 
 
-def handles(method: str, *, holds: bool = False) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
+def handles(
+    method: str, *, holds: bool = False, of: Of = "", ends: bool = False
+) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
     """Enter a function that answers a method at once, or as soon as a start that is under way has its outcome.
 
     What waits for a start is bounded for each of them (`Starting.check_room`).
     """
 
     def enter(run: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
-        HANDLERS[method] = Handler(run, waits=False, holds=holds)
+        HANDLERS[method] = Handler(run, waits=False, holds=holds, of=of, ends=ends)
         return run
 
     return enter
 
 
-def handles_later(method: str, *, holds: bool = True) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
+def handles_later(
+    method: str, *, holds: bool = True, of: Of = "", brings: str = ""
+) -> Callable[[Callable[[Caller, P], A]], Callable[[Caller, P], A]]:
     """Enter a function that may have to wait before it can answer a method."""
 
     def enter(run: Callable[[Caller, P], A]) -> Callable[[Caller, P], A]:
-        HANDLERS[method] = Handler(run, waits=True, holds=holds)
+        HANDLERS[method] = Handler(run, waits=True, holds=holds, of=of, brings=brings)
         return run
 
     return enter

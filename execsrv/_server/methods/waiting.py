@@ -49,7 +49,7 @@ _ECHO_SECONDS = 0.02
 """The pause between two looks at the modes of a terminal, which tells nobody when they change."""
 
 
-@handles_later("process/wait")
+@handles_later("process/wait", of="process_id")
 def process_wait(caller: Caller, params: ProcessWait) -> Later[ProcessWaited]:
     heard = heard_by(caller, params.process_id)
     return while_heard(heard, partial(_process_wait, required_session(caller, params.process_id), params))
@@ -66,7 +66,7 @@ async def _process_wait(session: Session, params: ProcessWait) -> ProcessWaited:
     return ProcessWaited(False, log.exited.exit_code, log.exited.signal, log.exited.reason)
 
 
-@handles_later("process/waitFor")
+@handles_later("process/waitFor", of="process_id")
 def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHappened]:
     session = required_session(caller, params.process_id)
     if params.output or params.idle_ms is not None or params.input:
