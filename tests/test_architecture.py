@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -56,8 +57,8 @@ FLOORS = [
     {"pool"},
     {"_in_process", "processes"},
     {"_run"},
-    {"_portal"},
     {"agents"},
+    {"_portal"},
     {"sync", "asyncio"},
     {"agents.adapters"},
     {"_api"},
@@ -122,14 +123,38 @@ def test_every_room_has_a_floor() -> None:
     assert {room_of(module_of(path)) for path in SOURCES} == set(FLOOR_OF)
 
 
+PAGE = (Path(__file__).parent.parent / "docs/architecture.md").read_text()
+
+
+def told_in(table: str, column: int) -> list[str]:
+    """Return what a column of a table has between backticks. A line outside of it counts as an empty row."""
+    return [name for row in table.splitlines() for name in re.findall("`([^`]+)`", f"{row}|||".split("|")[column])]
+
+
 def test_the_page_has_every_room() -> None:
     """In the first column of its table, once: folders as `room/`, and modules that stand alone as `room.py`."""
-    page = (Path(__file__).parent.parent / "docs/architecture.md").read_text()
-    table = page.partition("## The rooms")[2].partition("| in `_server/` |")[0]
-    told = [name for row in table.splitlines() for name in re.findall("`([^`]+)`", f"{row}||".split("|")[1])]
+    told = told_in(PAGE.partition("## The rooms")[2].partition("| in `_server/` |")[0], 1)
     rooms = [f"{path.parent.name}/" for path in ROOT.glob("*/__init__.py")]
     rooms += [path.name for path in ROOT.glob("*.py") if path.stem not in ("__init__", "__main__", "_version")]
-    assert sorted(told) == sorted(rooms)
+    assert Counter(told) == Counter(rooms)
+
+
+def test_the_page_has_every_module_of_the_server() -> None:
+    """In its table, in whichever column."""
+    table = PAGE.partition("| in `_server/` |")[2].partition("\n## ")[0]
+    told = [name for name in [*told_in(table, 1), *told_in(table, 2)] if name.endswith((".py", "/"))]
+    modules = [path.name for path in (ROOT / "_server").glob("*.py") if path.stem != "__init__"]
+    assert Counter(told) == Counter([*modules, "methods/", "table.py"])
+
+
+def test_the_page_has_every_layer_from_the_lowest_on() -> None:
+    """As they are in here. A name may be that of a part of the room that the one before is in."""
+    told = [name.replace("/", ".") for name in told_in(PAGE.partition("\n## Layers\n")[2], 2)]
+    for index, name in enumerate(told):
+        if name not in FLOOR_OF:
+            told[index] = f"{house(told[index - 1])}.{name}"
+    assert Counter(told) == Counter(FLOOR_OF.keys())
+    assert told == sorted(told, key=FLOOR_OF.__getitem__)
 
 
 def test_imports_go_downward() -> None:
