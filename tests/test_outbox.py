@@ -20,9 +20,9 @@ from execsrv._wire.packed import PackedCodec
 from execsrv._wire.websocket_frames import PING
 from execsrv._wire.websocket_library import Wire
 from execsrv.errors import InternalError
-from execsrv.limits import DEFAULTS
-from execsrv.protocol import ErrorObject, Failure, Message, Response
-from tests.peers import PATIENCE
+from execsrv.limits import DEFAULTS, MIB
+from execsrv.protocol import ErrorObject, Failure, Message, Request, Response
+from tests.peers import PATIENCE, Peer
 
 
 async def write(outbox: Outbox, ours: MessageChannel) -> None:
@@ -75,6 +75,16 @@ async def test_a_channel_that_is_closed_meanwhile_has_no_room() -> None:
         outbox.put(Response(1, None))  # for the writer, which hears of the end when it sends it
         assert not ours.has_room
         nursery.cancel_scope.cancel()
+
+
+async def test_a_client_has_room_only_where_messages_are_taken_whole_and_nothing_goes_along(peer: Peer) -> None:
+    """It sends at once then, however large a message is, and leaves no rest of it to its writer (`Calls.post`)."""
+    assert peer.channel.has_room == isinstance(peer.channel, MemoryChannel)
+    if peer.channel.has_room:
+        assert peer.channel.passing is None
+        request = Request("large", "process/write", {"processId": "none", "chunk": bytes(4 * MIB), "writeId": "w"})
+        assert peer.channel.send_now(request)
+        assert await peer.answer("large") == Response("large", {"status": "unknownProcess"})
 
 
 def as_sent(message: Message | None) -> Message:

@@ -38,7 +38,11 @@ class MessageChannel(Protocol):
 
     @property
     def has_room(self) -> bool:
-        """True where `send_now` may be called, as long as nobody else has sent since."""
+        """True where `send_now` may be called, as long as nobody else has sent since.
+
+        A client's end has room only where it takes every message whole, however large, and nothing goes along with one:
+        in memory. A client relies on that.
+        """
 
     def send_now(self, message: Message) -> bool:
         """Send a message at once: that spares a turn of the loop, and a task to wait in.

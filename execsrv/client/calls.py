@@ -152,9 +152,10 @@ class Calls:
         await trio.lowlevel.checkpoint_if_cancelled()
         asked = self._register(method, params)
         try:
-            # Where the writer waits for something to send, nothing can be overtaken.
+            # Where the writer waits for something to send, nothing can be overtaken, and nothing is left for it here.
             if self._channel and self._channel.has_room and self._outbound.statistics().tasks_waiting_receive:
-                self._channel.send_now(asked.request)
+                was_taken = self._channel.send_now(asked.request)
+                assert was_taken  # as by each client's end that has room
             else:
                 await self._outbound.send(asked)
         except BaseException as error:
@@ -290,8 +291,7 @@ class Calls:
 
     def _lent_with(self, answer: Response | Failure) -> Sequence[Lent]:
         """Return the descriptors that came with an answer, as far as any did."""
-        assert self._channel is not None
-        if self._channel.passing is None:
+        if self._channel is None or self._channel.passing is None:
             return ()
         names_some = False
         if isinstance(answer, Response):
