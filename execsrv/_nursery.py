@@ -47,7 +47,7 @@ async def open_helpers() -> AsyncIterator[trio.Nursery]:
             # Who ends the program (an interrupt, an exit) is not to be caught as anything less.
             if isinstance(of_block, Exception) and not isinstance(of_tasks, Exception):
                 of_block, of_tasks = of_tasks, of_block
-            _blame(of_block, of_tasks)
+            blame(of_block, of_tasks)
         errors = [error for error in (of_block, of_tasks, cancelled) if error is not None]
         if errors:
             context = errors[0].__context__
@@ -91,7 +91,7 @@ def alone(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _blame(error: BaseException, cause: BaseException) -> None:
+def blame(error: BaseException, cause: BaseException) -> None:
     """Name `cause` as the first of what led to `error`."""
     chain = [error]
     while (earlier := chain[-1].__cause__) is not None and all(earlier is not known for known in chain):

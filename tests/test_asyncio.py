@@ -104,6 +104,32 @@ def test_a_cancel_waits_until_the_command_has_ended(times: int) -> None:
     with_client(test)
 
 
+def test_a_second_cancel_leaves_a_call_behind_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("execsrv._portal.awaiting.UNDO_SECONDS", 0)
+    released, begun, over = trio.Event(), threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        with trio.CancelScope(shield=True):
+            begun.set()
+            await released.wait()
+        over.set()
+
+    async def test(client: Client) -> None:
+        task = asyncio.create_task(client._wait(hold))
+        while not begun.is_set():  # noqa: ASYNC110  # another thread's
+            await asyncio.sleep(0.01)
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not over.is_set()
+        assert (await client.run(["echo", "a"], text=True)).stdout == "a\n"
+        client._hold.block.portal.post(released.set)
+
+    with_client(test)
+
+
 def test_an_error_in_a_group_ends_the_others() -> None:
     async def test(client: Client) -> None:
         with pytest.raises(ExceptionGroup) as caught:

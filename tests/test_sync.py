@@ -6,6 +6,7 @@ import _thread
 import contextvars
 import gc
 import io
+import linecache
 import os
 import signal
 import subprocess
@@ -416,6 +417,97 @@ def test_an_interrupt_just_before_a_wait_is_seen_soon() -> None:
             process.wait()
         noted.join()
         assert process.returncode is None
+
+
+class Held:
+    """A call that is held where no cancel reaches it, until it is let go."""
+
+    def __init__(self) -> None:
+        self.is_over = threading.Event()
+        self._released = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    async def wait(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope(shield=True):
+            await self._released.wait()
+        self.is_over.set()
+
+    def release(self) -> None:
+        assert self._token is not None
+        self._token.run_sync_soon(self._released.set)
+
+
+def until_main_waits_for_a_bell() -> None:
+    """Wait until a signal falls into a wait of the main thread for the portal's, and not beside it."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        if "bell.acquire(timeout" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+            return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
+@contextmanager
+def raising(*errors: BaseException, then: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Have signals raise these errors in this thread, one after the other, once it waits in the block."""
+    raised = iter(errors)
+    is_raised = threading.Event()
+
+    def handle(*_: object) -> None:
+        is_raised.set()
+        raise next(raised)
+
+    def send() -> None:
+        for _ in errors:
+            until_main_waits_for_a_bell()
+            is_raised.clear()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            is_raised.wait(PATIENCE)
+        then()
+
+    former = signal.signal(signal.SIGUSR1, handle)
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        yield
+    finally:
+        sending.join(PATIENCE)
+        signal.signal(signal.SIGUSR1, former)
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([KeyboardInterrupt("first"), KeyboardInterrupt("second")], "first"),
+        ([KeyboardInterrupt("first"), SystemExit("exit"), KeyboardInterrupt("second")], "second"),
+        ([TimeoutError("alarm"), KeyboardInterrupt("first")], "first"),
+        ([KeyboardInterrupt("first"), TimeoutError("alarm")], "first"),
+    ],
+)
+def test_what_interrupts_an_interrupted_call_is_raised_too(
+    client: execsrv.sync.Client, errors: list[BaseException], expected: str
+) -> None:
+    held = Held()
+    with raising(*errors, then=held.release), pytest.raises(BaseException, match=expected) as caught:
+        client._wait(held.wait)
+    assert held.is_over.is_set()
+    told = "".join(traceback.format_exception(caught.value))
+    for kind in {type(error) for error in errors}:
+        assert f"{kind.__name__}: " in told
+
+
+def test_a_second_interrupt_leaves_a_call_behind_that_does_not_end(
+    client: execsrv.sync.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("execsrv._portal.blocking.UNDO_SECONDS", 0)
+    held = Held()
+    with raising(KeyboardInterrupt(), KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        client._wait(held.wait)
+    assert not held.is_over.is_set()
+    assert client.run(["echo", "a"], text=True).stdout == "a\n"
+    held.release()
 
 
 def test_an_interrupt_that_nobody_catches_ends_the_program_and_all_of_it() -> None:

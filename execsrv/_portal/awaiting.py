@@ -1,6 +1,7 @@
 """Tasks of asyncio wait here for what the portal's thread does: of any event loop, many at once.
 
-A task that is cancelled cancels the call over there, and goes on once that has ended.
+A task that is cancelled cancels the call over there, and goes on once that has ended. It leaves one behind that does
+not end, when it is cancelled again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import trio
 
-from execsrv._portal.calls import Block, Call, closed
+from execsrv._portal.bell import Bell
+from execsrv._portal.calls import UNDO_SECONDS, Block, Call, closed
 from execsrv._portal.facade import Batch, Hold, check_no_trio, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Items as AnyItems
@@ -23,29 +25,6 @@ from execsrv.client.line_batches import Lines
 from execsrv.client.reader import Caller
 
 T = TypeVar("T")
-
-
-class _Bell:
-    """Wakes the one task that waits, from another thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[None] = self._loop.create_future()
-
-    def ring(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._rung)
-        except RuntimeError:
-            pass  # the loop is closed, and nobody waits
-
-    def _rung(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
-    async def wait(self) -> None:
-        if self._future.done():
-            self._future = self._loop.create_future()
-        await self._future
 
 
 async def _perform(
@@ -58,7 +37,7 @@ async def _perform(
 ) -> Any:
     """Call an async function in the portal's thread, and wait for its outcome."""
     check_no_trio("asyncio")
-    bell = _Bell()
+    bell = Bell()
     call = Call(function, block, nursery, bell.ring, _caller(), undoes=undoes)
     try:
         portal.waiting.add(call.die)
@@ -78,15 +57,23 @@ def _caller() -> Caller | None:
     return None if task is None else Caller(task, lambda: not task.done())
 
 
-async def _cancel(portal: Portal, call: Call, bell: _Bell, *, can_wait: bool) -> None:
-    """Cancel a call, and wait until it is undone, however often the task is cancelled meanwhile."""
+async def _cancel(portal: Portal, call: Call, bell: Bell, *, can_wait: bool) -> None:
+    """Cancel a call, and wait until it is undone.
+
+    A task that is cancelled again leaves it behind where that takes longer than `UNDO_SECONDS`: it is undone when it
+    ends over there. asyncio counts the cancels of a task, so that none is lost by the one that goes on from here.
+    """
     if portal.is_forked or not portal.post(partial(call.cancel, bell.ring)):
         return  # it never began, or has ended with the portal
-    while can_wait and not call.is_undone:
-        try:
-            await bell.wait()
-        except asyncio.CancelledError:
-            pass  # one is on its way already
+    if not can_wait:
+        return
+    is_asked_again = False
+    with bell.expiring(UNDO_SECONDS):
+        while not call.is_undone and not (is_asked_again and bell.is_expired):
+            try:
+                await bell.wait()
+            except asyncio.CancelledError:
+                is_asked_again = True
 
 
 async def _enter(
@@ -100,11 +87,10 @@ async def _enter(
         try:
             value = await _perform(portal, block.open, outer, block.outside)
             return value, Hold(block, parent, warns=warns)
-        except GeneratorExit:
-            block.abandon()
-            raise
-        except BaseException:
-            await _leave(block)
+        except BaseException as error:
+            block.abandon()  # it may be entered yet, by a call that was left behind
+            if not isinstance(error, GeneratorExit):
+                await _leave(block)
             raise
 
 

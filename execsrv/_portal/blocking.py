@@ -1,12 +1,13 @@
 """Plain code waits here for what the portal's thread does: any thread, many at once.
 
 An exception that a signal raises in a waiting thread, such as `KeyboardInterrupt`, cancels the call over there; it goes
-on once that has ended.
+on once that has ended. One that comes meanwhile is not lost, and leaves a call behind that does not end.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
@@ -15,7 +16,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import trio
 
-from execsrv._portal.calls import Block, Call, closed
+from execsrv._nursery import blame
+from execsrv._portal.calls import UNDO_SECONDS, Block, Call, closed
 from execsrv._portal.facade import Batch, Hold, check_no_trio, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Items as AnyItems
@@ -49,25 +51,44 @@ def _perform(
             raise closed(block)
         while not bell.acquire(timeout=_SIGNAL_SECONDS):
             pass
-    except BaseException:
-        _cancel(portal, call)
-        raise
+    except BaseException as error:
+        raised = _cancel(portal, call, error)
+        try:
+            if raised is not error:
+                raise raised
+            raise
+        finally:
+            del raised  # its traceback holds this frame
     finally:
         portal.waiting.discard(call.die)
     return call.outcome()
 
 
-def _cancel(portal: Portal, call: Call) -> None:
-    """Cancel a call, and wait until it is undone, whatever signals come meanwhile."""
+def _cancel(portal: Portal, call: Call, error: BaseException) -> BaseException:
+    """Cancel a call by an error, wait until it is undone, and return the error to raise.
+
+    What another signal raises meanwhile waits too: of one kind the first is raised, of several the last, and what ends
+    the program before what does not; each has the others as its causes. A second one has the call left behind where
+    that takes longer than `UNDO_SECONDS`: it is undone when it ends over there.
+    """
     bell = threading.Lock()
     bell.acquire()
     if portal.is_forked or not portal.post(partial(call.cancel, bell.release)):
-        return  # it never began, or has ended with the portal
-    while not call.is_undone:
-        try:
-            bell.acquire(timeout=_SIGNAL_SECONDS)  # a portal that dies rings the other one
-        except BaseException:
-            pass  # one is on its way already
+        return error  # it never began, or has ended with the portal
+    raised, until, is_asked_again = error, time.monotonic() + UNDO_SECONDS, False
+    try:
+        while not call.is_undone and not (is_asked_again and time.monotonic() >= until):
+            try:
+                bell.acquire(timeout=_SIGNAL_SECONDS)  # a portal that dies rings the other one
+            except BaseException as another:
+                is_asked_again = True
+                if type(another) is not type(raised):
+                    is_less = isinstance(another, Exception) and not isinstance(raised, Exception)
+                    lesser, raised = (another, raised) if is_less else (raised, another)
+                    blame(raised, lesser)
+        return raised
+    finally:
+        del error, raised  # their tracebacks hold this frame
 
 
 def _enter(
@@ -82,6 +103,7 @@ def _enter(
             value = _perform(portal, block.open, outer, block.outside)
             return value, Hold(block, parent, warns=warns)
         except BaseException:
+            block.abandon()  # it may be entered yet, by a call that was left behind
             _leave(block)
             raise
 

@@ -19,6 +19,9 @@ from execsrv._portal.thread import Portal, used
 from execsrv.client.late import Undo, noting
 from execsrv.client.reader import Caller, caller
 
+UNDO_SECONDS = 10.0
+"""So long a call that was cancelled is waited for in any case. Who is asked again to stop waits no longer than that."""
+
 
 class Call:
     """One call of an async function, and its outcome. It begins once, and ends once."""
