@@ -39,7 +39,7 @@ from execsrv._server.host import environment_info
 from execsrv._server.outbox import Outbox, send_all_of
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared, Terms
-from execsrv._wire.channel import MessageChannel
+from execsrv._wire.channel import CLOSED_IN_ORDER, FAILED, GONE_AWAY, MessageChannel
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import ProtocolError
 from execsrv.protocol import (
@@ -58,12 +58,6 @@ if TYPE_CHECKING:
     from execsrv._http.relay import Relay
 
 logger = logging.getLogger(__name__)
-
-_GOING_AWAY = 1001
-"""RFC 6455 section 7.4.1: the server is going down."""
-
-_INTERNAL_ERROR = 1011
-"""RFC 6455 section 7.4.1: the server has met with what it did not expect."""
 
 _PROOF_SECONDS = 5.0
 """The time that a peer has to answer a ping when somebody else wants its connection."""
@@ -106,7 +100,7 @@ class Conversation:
         self._is_warned = False  # that the server is to end
         self._reading = trio.CancelScope()
         self._heard_at = 0.0
-        self._goodbye = ProtocolError("the server is shutting down", _GOING_AWAY)
+        self._goodbye = ProtocolError("the server is shutting down", GONE_AWAY)
         self._is_lost = False  # the channel is, by a hang-up, an accident, or a mistake of the peer
 
     def __repr__(self) -> str:
@@ -153,7 +147,7 @@ class Conversation:
                     await self._outbox.wait_answered()
         except BaseException:
             if not is_cancelled():  # a fault of ours, which costs no more than the channel
-                self._goodbye = ProtocolError("internal error", _INTERNAL_ERROR)
+                self._goodbye = ProtocolError("internal error", FAILED)
                 lasting = self._connection is not None and self._connection.may_last
             raise
         finally:
@@ -238,7 +232,7 @@ class Conversation:
     def _hung_up(self) -> None:
         """Note that the peer is gone, or says no more."""
         self._is_lost = True
-        self._goodbye = ProtocolError("", close_code=1000)
+        self._goodbye = ProtocolError("", close_code=CLOSED_IN_ORDER)
 
     def _gone(self) -> None:
         """Stop: the peer can be neither heard nor told anything."""
@@ -261,7 +255,7 @@ class Conversation:
             if self._connection is None or not self._connection.is_empty or not dispatch.is_idle:
                 self._heard_at = trio.current_time()
             elif trio.current_time() >= self._heard_at + patience:
-                self._refuse(ProtocolError(f"idle_connection_timeout ({patience:g} s) is over", _GOING_AWAY))
+                self._refuse(ProtocolError(f"idle_connection_timeout ({patience:g} s) is over", GONE_AWAY))
                 self._reading.cancel()
                 return
 

@@ -22,6 +22,9 @@ CLOSED_IN_ORDER = 1000
 GONE_AWAY = 1001
 """The same section: one side is going away."""
 
+FAILED = 1011
+"""The same section: one side has met with what it did not expect."""
+
 
 class MessageChannel(Protocol):
     """Two directions of messages to one peer. One task sends and one receives at a time."""
@@ -88,7 +91,7 @@ class MessageChannel(Protocol):
         It is asked every `interval` seconds, and may leave that unanswered for `patience` seconds.
         """
 
-    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+    async def aclose(self, code: int = CLOSED_IN_ORDER, reason: str = "") -> None:
         """Close it. Where the transport can say a reason to the peer, it does. Never raises for a peer that is gone.
 
         Cancelling closes at once, without saying anything.

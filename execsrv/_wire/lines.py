@@ -116,7 +116,7 @@ class LineChannel(EncodedChannel):
         """Wait for ever: the kernel tells of every end, and `receive` passes it on."""
         await trio.sleep_forever()
 
-    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+    async def aclose(self, code: int = CLOSED_IN_ORDER, reason: str = "") -> None:
         """Close both streams, with the last word where all is done (1000). There is no way to say anything else."""
         self._bound.close()
         try:

@@ -9,6 +9,7 @@ import trio
 from msgspec import UNSET, UnsetType
 
 from execsrv._budget.budget import Budget
+from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv.protocol import Message, Response
 
 
@@ -103,7 +104,7 @@ class MemoryChannel:
         """Wait for ever: an end that goes closes its side, and `receive` tells of it."""
         await trio.sleep_forever()
 
-    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+    async def aclose(self, code: int = CLOSED_IN_ORDER, reason: str = "") -> None:
         """Close both directions. There is nobody to say a reason to."""
         self._is_closed = True
         self._out.close()

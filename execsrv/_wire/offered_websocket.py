@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from execsrv._budget.budget import Budget
 from execsrv._wire.bounds import above_bound
+from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv.limits import Limits
 from execsrv.protocol import Message, Response
@@ -79,7 +80,7 @@ class OfferedChannel(EncodedChannel):
         """Wait for ever: to ping the peer is up to the library of the websocket."""
         await trio.sleep_forever()
 
-    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+    async def aclose(self, code: int = CLOSED_IN_ORDER, reason: str = "") -> None:
         """Close it with code and reason, as far as a close frame has room for that."""
         try:
             await self._socket.close(code, reason.encode()[:123].decode(errors="ignore"))

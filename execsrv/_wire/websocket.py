@@ -21,7 +21,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from execsrv._budget.budget import Budget
 from execsrv._threads import run_with_tls
 from execsrv._wire.bounds import MessageBound
-from execsrv._wire.channel import MessageChannel
+from execsrv._wire.channel import CLOSED_IN_ORDER, MessageChannel
 from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv._wire.forks import keep_from_forks
 from execsrv._wire.http_head import NO_PAGES, Names, PageRequest, Pages, Upgrade, answer_to, receive_head, unauthorized
@@ -148,7 +148,7 @@ class WebSocketChannel(EncodedChannel):
             if not await self.is_alive(patience):
                 return
 
-    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+    async def aclose(self, code: int = CLOSED_IN_ORDER, reason: str = "") -> None:
         """Say code and reason in a close frame, as far as it has room, and wait for the peer's.
 
         After a frame that was cut, nothing can be said.

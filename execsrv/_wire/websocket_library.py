@@ -16,6 +16,7 @@ import wsproto.utilities
 from execsrv._nursery import open_helpers, owned
 from execsrv._wire.at_once import AtOnce
 from execsrv._wire.bounds import MessageBound
+from execsrv._wire.channel import FAILED
 from execsrv._wire.room import wait_for_room
 from execsrv._wire.tcp import is_local, unacknowledged_seconds
 from execsrv._wire.unreachable import NO_HTTP, why_unreachable
@@ -32,7 +33,6 @@ _FRAMES_A_TURN = 4
 """Frames that are read before others have their turn, and messages that are handed over at once at most."""
 _SENT_BYTES = 256 * 1024
 """More than that is not encrypted at once."""
-_FAILED = 1011
 
 
 class Wire(trio.abc.Stream):
@@ -261,7 +261,7 @@ class ReaderNursery:
             # It answers a ping that comes behind our close frame, and may not.
             if not isinstance(error, wsproto.utilities.LocalProtocolError):
                 logger.error("the reader of a websocket failed", exc_info=error)
-                self._wire.refusal = ProtocolError("internal error", _FAILED)
+                self._wire.refusal = ProtocolError("internal error", FAILED)
         finally:
             self._wire.is_over = True
             self._wire.tell_news()
