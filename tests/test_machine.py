@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from execsrv import connect_unix
+from execsrv import connect_in_process, connect_unix
+from execsrv._server import host
+from tests.peers import PATIENCE
 from tests.test_daemon import EXECSRV
 
 INITIALIZE = b'{"id":1,"method":"initialize","params":{"clientName":"t"}}\n{"method":"initialized"}\n'
@@ -78,6 +83,40 @@ def test_without_an_account(env: Mapping[str, str]) -> None:
 def test_a_name_service_that_hangs() -> None:
     info, _ = told({}, "import pwd, time\npwd.getpwuid = lambda uid: time.sleep(1000)")
     assert info["userHomeDir"] == "file:///"
+
+
+async def test_a_slow_name_service_holds_up_no_loop_and_is_asked_until_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, answers = threading.Event(), threading.Event()
+    entry = pwd.struct_passwd(("a", "x", 1, 1, "", "/home/of/a", "/bin/of/a"))
+
+    def none(uid: int) -> pwd.struct_passwd:
+        raise KeyError(uid)
+
+    def slow(uid: int) -> pwd.struct_passwd:
+        asked.set()
+        answers.wait(PATIENCE)
+        return entry
+
+    async def shell() -> str:
+        async with connect_in_process() as client:
+            return client.info.shell.path
+
+    async def answer() -> None:
+        await trio.to_thread.run_sync(asked.wait, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
+        answers.set()
+
+    monkeypatch.setattr(host, "_account", None)
+    monkeypatch.setattr(host, "_ACCOUNT_SECONDS", PATIENCE)
+    monkeypatch.setattr(pwd, "getpwuid", none)
+    assert await shell() == "/bin/sh"
+    monkeypatch.setattr(pwd, "getpwuid", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        assert await shell() == "/bin/of/a"
+    monkeypatch.setattr(pwd, "getpwuid", none)
+    assert await shell() == "/bin/of/a"
 
 
 @pytest.mark.parametrize("codex_home", ["", "relative", "/elsewhere/x"])

@@ -53,6 +53,8 @@ class Connections:
         """The time at which the server is gone at the latest, once it is draining."""
         self._nursery = nursery
         self.directory = Directory()
+        self.account_thread = trio.CapacityLimiter(1)
+        """For the name service: where it hangs, one thread does."""
         self._by_id: dict[str, Connection] = {}
         self._opened = trio.lowlevel.ParkingLot()
         self._ended = trio.lowlevel.ParkingLot()

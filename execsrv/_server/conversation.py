@@ -35,7 +35,7 @@ from execsrv._server.connections import Connections
 from execsrv._server.dispatch import Dispatch
 from execsrv._server.failures import cut, failure_of
 from execsrv._server.handshake import Handshake, State
-from execsrv._server.host import environment_info
+from execsrv._server.host import environment_info, look_up_account
 from execsrv._server.outbox import Outbox, send_all_of
 from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared, Terms
@@ -188,6 +188,7 @@ class Conversation:
 
     async def _greet(self, params: Initialize) -> Initialized:
         """Attach to a new connection, or to the one to be resumed: nothing else can be handled before."""
+        await look_up_account(self._connections.account_thread)
         principal = self._identify(params.token)
         if params.resume_session_id is None:
             terms = Terms(params.client_name, params.name, params.keep, params.size_policy)

@@ -13,15 +13,16 @@ import pwd
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
-from threading import Thread
 from typing import TYPE_CHECKING
+
+import trio
 
 from execsrv._files.channel import file_capabilities
 from execsrv._http.channel import http_capabilities
+from execsrv._threads import Threads, run_briefly
 from execsrv._version import __version__
 from execsrv._wire.paths import path_from_wire, uri_from_path
-from execsrv.errors import FileError, InvalidParamsError
+from execsrv.errors import BusyError, FileError, InvalidParamsError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import (
     CapabilityRoot,
@@ -40,16 +41,24 @@ if TYPE_CHECKING:
 _WARNING = "this server does not look for plugins and skills"
 
 _ACCOUNT_SECONDS = 0.5
+"""So long an `initialize` waits for the name service."""
+
+_BRIEF_SECONDS = 0.002
+"""So long the loop waits for it: most ask a file."""
+
+_account: pwd.struct_passwd | None = None
+"""The entry of our account, once it was found."""
 
 
 def environment_info(config: ServerConfig, *, passes: bool) -> EnvironmentInfo:
     """Return the facts that `initialize` tells of this machine, and what can be asked of the server.
 
-    `passes`: descriptors go along over this channel. Succeeds on every machine, and writes nothing to find out.
+    `passes`: descriptors go along over this channel. Succeeds on every machine, and writes nothing to find out;
+    `look_up_account` is called before.
     """
     passing = {PASS_STREAMS: True} if passes else {}
     own = {"environmentConfigRead": True} | _shell_capabilities()
-    shell = account_shell()
+    shell = _account_shell()
     cwd = _working_directory()
     temporary = os.environ.get("TMPDIR")
     return EnvironmentInfo(
@@ -90,8 +99,7 @@ def _working_directory() -> str | None:
 
 def _home() -> str:
     """Return the home of the account, or the root where it has none."""
-    account = _account()
-    return _absolute(os.environ.get("HOME")) or _absolute(account and account.pw_dir) or "/"
+    return _absolute(os.environ.get("HOME")) or _absolute(_account and _account.pw_dir) or "/"
 
 
 def _codex_home() -> str:
@@ -115,10 +123,9 @@ def _host_name() -> str:
         return ""
 
 
-def account_shell() -> str:
+def _account_shell() -> str:
     """Return the login shell of the account that the server runs as, or `/bin/sh`."""
-    account = _account()
-    shell = _absolute(account and account.pw_shell)
+    shell = _absolute(_account and _account.pw_shell)
     # A path that is no text cannot be told.
     return shell if shell and shell.isprintable() else "/bin/sh"
 
@@ -127,23 +134,22 @@ def _absolute(path: str | None) -> str | None:
     return path if path and os.path.isabs(path) else None
 
 
-@cache
-def _account() -> pwd.struct_passwd | None:
-    """Return the entry of our account, None where there is none, or where the name service does not answer in time.
+async def look_up_account(threads: Threads) -> None:
+    """Have the entry of our account known, unless it is; this server goes on without where there is none in time.
 
-    It is asked once in a process, in a thread, which is left behind then.
+    The name service is asked in one of the `threads`, which is left behind then: what it still finds is known from then
+    on. Cancelling waits for nothing.
     """
-    found: list[pwd.struct_passwd] = []
+    if _account is None:
+        with trio.move_on_after(_ACCOUNT_SECONDS), suppress(BusyError):
+            await run_briefly(_ask_account, threads, _BRIEF_SECONDS)
 
-    def ask() -> None:
+
+def _ask_account() -> None:
+    global _account
+    if _account is None:  # another connection may have waited for it
         with suppress(KeyError, OSError):
-            found.append(pwd.getpwuid(os.getuid()))
-
-    asking = Thread(target=ask, name="execsrv account", daemon=True)
-    with suppress(RuntimeError):  # no thread is to be had
-        asking.start()
-        asking.join(_ACCOUNT_SECONDS)
-    return found[0] if found else None
+            _account = pwd.getpwuid(os.getuid())
 
 
 async def discover_roots(files: Files, roots: Sequence[tuple[CapabilityRoot, str]]) -> CapabilityRootsFound:
