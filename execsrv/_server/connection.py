@@ -3,7 +3,7 @@
     Connection.run             outlives its channel by `resume_grace` at most
     ├─ _stop                   ends it in order with the server, where no conversation does
     ├─ _go_on_alone            while it is kept without a channel
-    ├─ Sessions.forget_ended   lets go of ended sessions
+    ├─ Sessions._forget_ended  lets go of ended sessions
     └─ session, session, ...   `Session.run`: a nursery each
 
 The conversation (`conversation.py`) belongs to a channel, and a channel can be replaced. A connection that has lost its

@@ -119,7 +119,7 @@ class Session:
         """Watch it to its end. When this returns, the leader is reaped.
 
         Cancelling asks the tree to end, reads and throws away what it prints, and kills it when the grace is over. Who
-        cancels it also calls `heed_cancel`: no task waits in front of the shield only to hear of it.
+        has it run calls `heed_cancel` then (`Sessions.close`): no task waits in front of the shield only to hear of it.
         """
         try:
             async with trio.open_nursery() as helpers:

@@ -1,7 +1,7 @@
 """The sessions of one connection: their ids, their start, and how long they stay readable after their end.
 
 nursery of the connection
-├─ forget_ended          lets go of ended sessions when their time is over; the others hear of a cancel from it
+├─ _forget_ended         lets go of ended sessions when their time is over
 └─ _run, one for each    waits for the start of the command, and runs the session; then it counts as ended
 
 Most commands have been started before that task has its first turn.
@@ -70,13 +70,17 @@ class Sessions(Roster):
     # -- their start --
 
     def open(self, nursery: trio.Nursery) -> None:
-        """Run sessions in this nursery from now on; with it they end at the latest."""
+        """Run sessions in this nursery from now on. When it is cancelled, call `close`."""
         self._nursery = nursery
-        nursery.start_soon(owned, self.forget_ended)
+        nursery.start_soon(owned, self._forget_ended)
 
     def close(self) -> None:
-        """Start nothing from now on."""
+        """Start nothing from now on. Those that run are cancelled, and hear of it here: they wait behind shields."""
         self._nursery = None
+        self._is_cancelled = True
+        with ExitStack() as all_of_them:
+            for session in self:
+                all_of_them.callback(session.heed_cancel)
         if self._runners is not None:
             self._runners.close()
         if self._snapshots is not None:
@@ -279,22 +283,13 @@ class Sessions(Roster):
         self._draining = True
 
     @trio.lowlevel.enable_ki_protection
-    async def forget_ended(self) -> None:
-        """Let go of every session when it has been closed for `exited_retention`.
-
-        Once cancelled, have those that run heed it: they are cancelled too, and wait behind shields.
-        """
-        try:
-            while True:
-                while not self._ended:
-                    await self._over.park()
-                closed_at = next(iter(self._ended.values())).closed_at
-                assert closed_at is not None
-                await trio.sleep_until(closed_at + self._config.exited_retention)
-                if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
-                    self._forget_oldest()
-        finally:
-            self._is_cancelled = True
-            with ExitStack() as all_of_them:
-                for session in self:
-                    all_of_them.callback(session.heed_cancel)
+    async def _forget_ended(self) -> None:
+        """Let go of every session when it has been closed for `exited_retention`."""
+        while True:
+            while not self._ended:
+                await self._over.park()
+            closed_at = next(iter(self._ended.values())).closed_at
+            assert closed_at is not None
+            await trio.sleep_until(closed_at + self._config.exited_retention)
+            if self._ended and next(iter(self._ended.values())).closed_at == closed_at:
+                self._forget_oldest()
