@@ -13,8 +13,8 @@ from execsrv._processes.arrivals import Arrivals
 from execsrv._processes.confine.places import Confinement
 from execsrv._processes.leader import ExitStatus
 from execsrv._processes.usage import Usage
-from execsrv.protocol import Layer, Member, Reason, Size, Stream
-from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
+from execsrv.protocol import Layer, Member, Size, Stream
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage, Reached
 from execsrv.protocol.sandbox import Confined
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class AnyLimits(Protocol):
     def asked(self) -> ProcessLimits:
         """The limits that its start has asked for."""
 
-    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reason | None:
+    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reached | None:
         """Return the limit that its leader has died of, None where it was none.
 
         `was_killed` says that its peer has sent it SIGKILL.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import trio
 
@@ -27,7 +27,6 @@ from execsrv._runner.version_2_messages import (
     Exit,
     InputWait,
     Looked,
-    Reached,
     Resize,
     Signal,
     Signaled,
@@ -169,8 +168,7 @@ class RunnerCommand:
         status = await spawned.tree.leader.wait_exited()
         limit = None
         if spawned.limits is not None:
-            reached = spawned.limits.reached(status, was_killed=self._outlived.cancel_called)
-            limit = cast("Reached | None", reached)
+            limit = spawned.limits.reached(status, was_killed=self._outlived.cancel_called)
         self._noted.set()
         self._its.let_go_of_terminal()
         for stream in self._streams.values():

@@ -37,8 +37,8 @@ from execsrv._runner.version_2_messages import (
 )
 from execsrv.errors import ProtocolError
 from execsrv.limits import KIB
-from execsrv.protocol import Layer, Reason, Stream
-from execsrv.protocol.process_limits import ProcessUsage
+from execsrv.protocol import Layer, Stream
+from execsrv.protocol.process_limits import ProcessUsage, Reached
 
 WINDOW_BYTES = 256 * KIB
 """The credit for each stream: as much as a session lets wait for its reader anyway."""
@@ -66,7 +66,7 @@ class RemoteCommand:
         """Set when nothing of it lives, or nothing more can be known."""
         self.layer: Layer | None = None
         self.cpu_ms = 0
-        self.limit: Reason | None = None
+        self.limit: Reached | None = None
         """The limit that its leader has died of."""
         self.usage: ProcessUsage | None = None
         self.is_over = False

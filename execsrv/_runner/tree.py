@@ -22,8 +22,8 @@ from execsrv._processes.usage import Usage
 from execsrv._runner.remote import RemoteCommand
 from execsrv._runner.version_2_messages import CloseStdin, Look, Looked, Resize, Signal, Signaled, Terminate
 from execsrv.errors import BusyError
-from execsrv.protocol import Layer, Member, Reason, SignalTarget, Size, Stream
-from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
+from execsrv.protocol import Layer, Member, SignalTarget, Size, Stream
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage, Reached
 from execsrv.protocol.sandbox import Confined
 
 logger = logging.getLogger(__name__)
@@ -268,7 +268,7 @@ class RunnerLimits:
         self.asked = asked
         self._command = command
 
-    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reason | None:
+    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reached | None:
         """Return the limit that the runner says it has died of."""
         return self._command.limit
 

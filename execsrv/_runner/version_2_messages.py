@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from execsrv.limits import KIB, MIB
 from execsrv.protocol import EnvPolicy, Layer, Member, SignalTarget, Size
 from execsrv.protocol.bounds import Name, PathText, Variables, Word, Words
-from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage, Reached
 from execsrv.protocol.sandbox import Sandbox
 
 STDIN_WINDOW_BYTES = MIB
@@ -38,7 +38,6 @@ Text = Annotated[str, Meta(max_length=64 * KIB)]
 Facts = Annotated[list[Text], Meta(max_length=1024)]
 
 Stream = Literal["stdout", "stderr", "pty"]
-Reached = Literal["oom", "cpu", "file-size"]
 
 
 class Data(Struct, frozen=True, gc=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -10,6 +10,9 @@ from execsrv.protocol.bounds import Whole
 from execsrv.protocol.messages import Wire
 
 Amount = Annotated[int, Meta(ge=1, le=2**53)]
+
+Reached = Literal["oom", "cpu", "file-size"]
+"""The limit that a command has died of: one of the reasons of its end."""
 
 
 class ProcessLimits(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True):

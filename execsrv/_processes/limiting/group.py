@@ -16,8 +16,7 @@ from execsrv._processes.leader import ExitStatus, Leader
 from execsrv._processes.limiting.entry import Entry, Rlimit, not_entered, rlimits, unavailable
 from execsrv._processes.limiting.files import Count, Version, read
 from execsrv._processes.usage import usage_of, used_by
-from execsrv.protocol import Reason
-from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage
+from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage, Reached
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _USER_TIME = 11
@@ -76,7 +75,7 @@ class LimitGroup:
 
     # -- its end --
 
-    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reason | None:
+    def reached(self, status: ExitStatus, *, was_killed: bool) -> Reached | None:
         """Return the limit that the leader, which is not reaped yet, has died of, None where it was none.
 
         `was_killed` says that its peer has sent it SIGKILL. That another process than the leader was killed for want of
