@@ -80,7 +80,10 @@ class Process(Held, of=TrioProcess):
         return await self._wait("write", data)
 
     async def close_stdin(self) -> None:
-        """End its input, behind all that was written. A terminal gets its end-of-file character."""
+        """End its input, behind all that was written. A terminal gets its end-of-file character.
+
+        Raises `StdinClosedError` for a process that was started without an input.
+        """
         return await self._wait("close_stdin")
 
     async def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
@@ -121,7 +124,10 @@ class Process(Held, of=TrioProcess):
         return self._plain("leave_running")
 
     async def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
-        """Change the size of its terminal, in characters and, where that is known, in pixels."""
+        """Change the size of its terminal, in characters and, where that is known, in pixels.
+
+        Raises `InvalidParamsError` for a process that has no terminal, and for what is no size.
+        """
         return await self._wait("resize", rows, cols, xpixel, ypixel)
 
     async def snapshot(self) -> ProcessSnapshot:

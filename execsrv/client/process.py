@@ -157,7 +157,10 @@ class Process(Dialogue, Reading):
             raise StdinClosedError(f"stdin is closed for process {self.id}")
 
     async def close_stdin(self) -> None:
-        """End its input, behind all that was written. A terminal gets its end-of-file character."""
+        """End its input, behind all that was written. A terminal gets its end-of-file character.
+
+        Raises `StdinClosedError` for a process that was started without an input.
+        """
         async with self._input_turn:
             if self._passed is not None:
                 await self._passed.close_stdin()
@@ -218,7 +221,10 @@ class Process(Dialogue, Reading):
         self._mirror.is_left = True
 
     async def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
-        """Change the size of its terminal, in characters and, where that is known, in pixels."""
+        """Change the size of its terminal, in characters and, where that is known, in pixels.
+
+        Raises `InvalidParamsError` for a process that has no terminal, and for what is no size.
+        """
         await self._mirror.calls.call("process/resize", ProcessResize(self.id, rows, cols, xpixel, ypixel), Nothing)
         for tap in self._mirror.taps:
             tap.resized(rows, cols)

@@ -81,7 +81,10 @@ class Process(Held, of=TrioProcess):
         return self._wait("write", data)
 
     def close_stdin(self) -> None:
-        """End its input, behind all that was written. A terminal gets its end-of-file character."""
+        """End its input, behind all that was written. A terminal gets its end-of-file character.
+
+        Raises `StdinClosedError` for a process that was started without an input.
+        """
         return self._wait("close_stdin")
 
     def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
@@ -122,7 +125,10 @@ class Process(Held, of=TrioProcess):
         return self._plain("leave_running")
 
     def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
-        """Change the size of its terminal, in characters and, where that is known, in pixels."""
+        """Change the size of its terminal, in characters and, where that is known, in pixels.
+
+        Raises `InvalidParamsError` for a process that has no terminal, and for what is no size.
+        """
         return self._wait("resize", rows, cols, xpixel, ypixel)
 
     def snapshot(self) -> ProcessSnapshot:
