@@ -26,6 +26,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 import execsrv
 from execsrv._wire.memory import open_memory_pair
 from execsrv.client.client import open_client
+from execsrv.client.launching import launched
 from execsrv.errors import (
     BadAnswerError,
     CommandTimeoutError,
@@ -672,3 +673,28 @@ async def test_a_launched_server_hears_nothing_of_the_terminal(program: str) -> 
         await until_gone(mark)
         with pytest.raises(ProcessLookupError):
             os.kill(int(said.split()[1]), 0)
+
+
+FREEZER = Path("/sys/fs/cgroup/freezer")
+
+
+@pytest.mark.skipif(not os.access(FREEZER, os.W_OK), reason="needs a freezer of control groups of version 1")
+async def test_a_launched_program_that_no_kill_ends_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("execsrv.client.launching._GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("execsrv.client.launching._KILLED_SECONDS", 0.1)
+    group, mark = FREEZER / new_mark(), new_mark()
+    group.mkdir()
+    try:
+        with trio.fail_after(PATIENCE):
+            async with launched(["bash", "-c", f"exec -a {mark} sleep 1000"]) as program:
+                await until_marked(mark, 1)
+                (group / "cgroup.procs").write_text(str(program.pid))
+                (group / "freezer.state").write_text("FROZEN")
+        assert "of its kill: left behind" in caplog.text
+    finally:
+        (group / "freezer.state").write_text("THAWED")
+        await until_gone(mark)
+        await program.wait()
+        group.rmdir()

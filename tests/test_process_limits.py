@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from ctypes import c_int
 from pathlib import Path
@@ -452,3 +453,19 @@ def test_groups_that_nobody_could_remove_are_removed_by_the_next(monkeypatch: py
     finally:
         used.rmdir()
         cgroup.leave_own(os.getpid())
+
+
+async def test_groups_that_the_kernel_does_not_remove_hold_up_no_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr("execsrv._processes.limiting.group._REMOVE_SECONDS", 0.1)
+    monkeypatch.setattr(LimitGroup, "remove", lambda limits: released.wait(PATIENCE))
+    try:
+        with trio.fail_after(PATIENCE):
+            async with connect_in_process() as client:
+                for _ in range(2):
+                    assert (await client.run(["true"], limits=ProcessLimits(open_files=50))).exit_code == 0
+    finally:
+        released.set()
+    assert "the control groups of a command stay for now: not removed within" in caplog.text

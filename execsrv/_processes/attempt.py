@@ -276,7 +276,7 @@ class Attempt:
             self._register.starting.discard(self._number)
             if not runs:
                 if self._limits is not None:
-                    await _remove(self._limits)
+                    await self._limits.end(self._register.removals)
                 if self._tree is not None:
                     self._started.pidfd = self._started.reaper_pidfd = None  # the tree's
                 self._started.close()
@@ -292,9 +292,3 @@ class Attempt:
                 if not pause.cancelled_caught:
                     return
                 spawn.kill_newborn(self._started)
-
-
-async def _remove(limits: LimitGroup) -> None:
-    """Remove the groups of a command that is over, in a thread: the kernel may have to wait for others' groups."""
-    with trio.CancelScope(shield=True):
-        await trio.to_thread.run_sync(limits.remove, limiter=trio.CapacityLimiter(1))

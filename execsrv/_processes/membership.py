@@ -63,6 +63,8 @@ class Register:
         """Held by whoever looks for long, so that all looks together hold up the others no longer than one."""
         self.looks = ThreadSlots(_HANGING_LOOKS)
         """The threads for looks that may hang in the kernel."""
+        self.removals = trio.CapacityLimiter(8)
+        """The threads that remove control groups, which may hang there too."""
         self.has_had_limits = False
         """True once a command has had limits."""
         self._leaders: dict[int, tuple[Leader, int]] = {}  # until reaped

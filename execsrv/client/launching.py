@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -14,7 +15,12 @@ from execsrv._wire.forks import keep_from_forks
 from execsrv.client.stdio import shortened
 from execsrv.errors import ConnectionFailedError
 
+logger = logging.getLogger(__name__)
+
 _GRACE_SECONDS = 5.0
+
+_KILLED_SECONDS = 5.0
+"""Time for one that was killed: the kernel may be busy with it."""
 
 
 @asynccontextmanager
@@ -23,8 +29,8 @@ async def launched(
 ) -> AsyncIterator[trio.Process]:
     """Start a program with pipes as its stdin and stdout, in a session of its own.
 
-    Leaving the block waits until it has ended, since its stdin is closed by then. What takes longer than 5 s is killed.
-    Raises `ConnectionFailedError`.
+    Leaving the block waits until it has ended, since its stdin is closed by then. What takes longer than 5 s is killed,
+    and left behind where that does not end it within 5 s more. Raises `ConnectionFailedError`.
     """
     try:
         process = await trio.lowlevel.open_process(
@@ -55,7 +61,11 @@ async def _end(process: trio.Process) -> None:
         with trio.move_on_after(_GRACE_SECONDS):
             await process.wait()
         if process.returncode is None:
-            process.kill()
-            await process.wait()
+            with suppress(PermissionError):  # it may be another user's by now, as with sudo
+                process.kill()
+            with trio.move_on_after(_KILLED_SECONDS):
+                await process.wait()
+        if process.returncode is None:
+            logger.warning("pid %d has not ended within %g s of its kill: left behind", process.pid, _KILLED_SECONDS)
         if process.stderr is not None:  # not before: it may have last words
             await trio.aclose_forcefully(process.stderr)

@@ -7,16 +7,25 @@ guardian when the server is killed.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
+
+import trio
 
 from execsrv._processes import cgroup, proc
 from execsrv._processes.leader import ExitStatus, Leader
 from execsrv._processes.limiting.entry import Entry, Rlimit, not_entered, rlimits, unavailable
 from execsrv._processes.limiting.files import Count, Version, read
 from execsrv._processes.usage import usage_of, used_by
+from execsrv._threads import run_in_thread
+from execsrv.errors import BusyError
 from execsrv.protocol.process_limits import ProcessLimits, ProcessUsage, Reached
+
+logger = logging.getLogger(__name__)
+
+_REMOVE_SECONDS = 5.0
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _USER_TIME = 11
@@ -32,7 +41,7 @@ class Part(NamedTuple):
 
 
 class LimitGroup:
-    """The limits of one command. Whoever makes it calls `remove` in the end."""
+    """The limits of one command. Whoever makes it calls `remove` or `end` in the end."""
 
     def __init__(self, asked: ProcessLimits) -> None:
         self.asked = asked
@@ -119,6 +128,19 @@ class LimitGroup:
     def _whole(self, count: Count) -> int | None:
         number = self._count(count)
         return None if number is None else int(number)
+
+    async def end(self, threads: trio.CapacityLimiter) -> None:
+        """Remove its groups in one of the threads: the kernel may have to wait for others' groups. Cannot be cancelled.
+
+        Where that takes too long the thread is left behind, and what it does not remove is removed with the server's.
+        """
+        with trio.move_on_after(_REMOVE_SECONDS, shield=True) as waiting:
+            try:
+                await run_in_thread(self.remove, threads)
+            except BusyError as error:
+                logger.warning("the control groups of a command stay for now: %s", error)
+        if waiting.cancelled_caught:
+            logger.warning("the control groups of a command stay for now: not removed within %g s", _REMOVE_SECONDS)
 
     def remove(self) -> None:
         """Remove its groups. One that something still lives in stays, for a later server to remove."""
