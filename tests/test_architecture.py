@@ -283,3 +283,36 @@ def test_every_user_of_threads_has_a_limiter_of_its_own() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "trio.to_thread.run_sync":
                 limited += any(keyword.arg == "limiter" for keyword in node.keywords)
     assert mentions == limited > 0
+
+
+NEW_LIMITERS = {
+    "_cli/copy_places._is_directory": "one look of one program",
+    "_cli/detaching.start_detached": "one line of one program",
+    "_cli/reloading.reload": "a reading that hangs is left behind, and the next one must not wait for it",
+    "_files/blocks.aclose": "once in the life of a channel, and every other place may be taken by what hangs",
+    "_runner/named.open_fifo": "once for each way of one program",
+    "_server/entrance.load": "as for any reading again",
+    "_server/for_operators.open_operations": "as for any reading again",
+    "_threads.run_with_tls": "who dials bounds how often, and one that hangs is left behind",
+    "_wire/stdio.read_shared": "a cancelled read is left behind, and the next reads what comes then",
+    "client/far_channel._bring": "once for each server that is reached",
+}
+"""Functions that make a limiter for each call, which limits nothing, and why that is no harm."""
+
+
+def test_a_limiter_lasts_longer_than_a_call() -> None:
+    makers: dict[ast.Call, str] = {}
+    for path in SOURCES:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) in (
+                    "trio.to_thread.run_sync",
+                    "run_in_thread",
+                ):
+                    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+                    if any(ast.unparse(value).startswith("trio.CapacityLimiter(") for value in given):
+                        # The innermost function comes last.
+                        makers[call] = f"{path.relative_to(ROOT).with_suffix('')}.{function.name}"
+    assert {*makers.values()} == NEW_LIMITERS.keys()

@@ -149,13 +149,11 @@ class _Task:
 
     async def _count(self, client: Client, copies: Sequence[Copy]) -> None:
         """Find out how much there is to copy, while it is being copied."""
-        total = 0
+        total, thread = 0, trio.CapacityLimiter(1)
         try:
             for source, _ in copies:
                 if self._to.is_there:
-                    total += await trio.to_thread.run_sync(
-                        _bytes_here, source, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
-                    )
+                    total += await trio.to_thread.run_sync(_bytes_here, source, abandon_on_cancel=True, limiter=thread)
                 else:
                     total += await _bytes_there(client, source)
         except (ExecsrvError, OSError):

@@ -157,13 +157,12 @@ def _shown(name: str) -> str:
 
 
 async def _cat(paths: Sequence[str], reach: Reach, manners: Manners) -> int:
+    thread = trio.CapacityLimiter(1)
     async with reach.connect() as client:
         for path in paths:
             async with client.files.open(path_there(client, path)) as file:
                 while data := await file.read(_READ_BYTES):
-                    await trio.to_thread.run_sync(
-                        write_all, 1, data, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True
-                    )
+                    await trio.to_thread.run_sync(write_all, 1, data, limiter=thread, abandon_on_cancel=True)
     return 0
 
 

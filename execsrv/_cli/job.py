@@ -153,6 +153,10 @@ class Insistence:
         return "echo" if is_echo else "second"
 
 
+_threads = {1: trio.CapacityLimiter(1), 2: trio.CapacityLimiter(1)}
+"""For each of our own streams: who does not read one holds up nobody at the other."""
+
+
 async def pass_on(
     target: int, output: bytes, recording: Recorder | None = None, others: Iterable[Recorder] = ()
 ) -> None:
@@ -162,7 +166,7 @@ async def pass_on(
     """
     for other in others:
         other.output(target, output)
-    limiter = trio.CapacityLimiter(1)
+    limiter = _threads[target]
     if recording is not None:
         await trio.to_thread.run_sync(recording.output, target, output, limiter=limiter)
     try:

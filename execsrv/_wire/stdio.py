@@ -76,11 +76,10 @@ class FileReceiveStream(trio.abc.ReceiveStream):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._thread = trio.CapacityLimiter(1)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await trio.to_thread.run_sync(
-            os.read, self._descriptor, max_bytes or _READ_BYTES, limiter=trio.CapacityLimiter(1)
-        )
+        return await trio.to_thread.run_sync(os.read, self._descriptor, max_bytes or _READ_BYTES, limiter=self._thread)
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -91,9 +90,10 @@ class FileSendStream(trio.abc.SendStream):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._thread = trio.CapacityLimiter(1)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.to_thread.run_sync(write_all, self._descriptor, bytes(data), limiter=trio.CapacityLimiter(1))
+        await trio.to_thread.run_sync(write_all, self._descriptor, bytes(data), limiter=self._thread)
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -43,6 +43,7 @@ class _Said:
         self._stream = stream
         self._held = bytearray()
         self._passes = False
+        self._thread = trio.CapacityLimiter(2)  # what it has said so far, and what it says meanwhile
         self.over = trio.Event()
 
     @property
@@ -56,7 +57,7 @@ class _Said:
                 self._held += data
                 del self._held[:-_MOST_SAID_BYTES]
                 if self._passes:
-                    await _say(bytes(data))
+                    await self._say(bytes(data))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
@@ -66,16 +67,15 @@ class _Said:
         """Say on our stderr what it has said so far, and what it will."""
         self._passes = True
         if self._held:
-            await _say(bytes(self._held))
+            await self._say(bytes(self._held))
 
-
-async def _say(data: bytes) -> None:
-    if sys.stderr is None:  # a program that has none has given its number away
-        return
-    try:
-        await trio.to_thread.run_sync(write_all, 2, data, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
-    except OSError:
-        pass  # nobody listens
+    async def _say(self, data: bytes) -> None:
+        if sys.stderr is None:  # a program that has none has given its number away
+            return
+        try:
+            await trio.to_thread.run_sync(write_all, 2, data, limiter=self._thread, abandon_on_cancel=True)
+        except OSError:
+            pass  # nobody listens
 
 
 class _Behind(trio.abc.ReceiveStream):
