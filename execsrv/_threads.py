@@ -15,9 +15,6 @@ from execsrv.errors import BusyError
 
 T = TypeVar("T")
 
-_NO_THREAD = "can't start new thread"
-"""The standard library tells of it by this text alone."""
-
 _TLS_SECONDS = 2.0
 """Time that a cancelled thread has to come out of OpenSSL."""
 
@@ -75,13 +72,14 @@ def needing_threads() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if str(error) != _NO_THREAD:
-            raise
-        raise _no_thread() from error
+        _check_shortage(error)
+        raise
 
 
-def _no_thread() -> BusyError:
-    return BusyError("no thread is to be had on the server's machine: try again later")
+def _check_shortage(error: BaseException) -> None:
+    """Raise `BusyError` for the error of a thread that could not be started. Its text alone tells that it is one."""
+    if str(error) == "can't start new thread":
+        raise BusyError("no thread is to be had on the server's machine: try again later") from error
 
 
 async def run_briefly(work: Callable[[], T], threads: Threads, patience: float) -> T:
@@ -126,8 +124,7 @@ class Job(Generic[T]):
             self._start(self._work, self._deliver)
         except BaseException as error:
             self._threads.release_on_behalf_of(self)
-            if str(error) == _NO_THREAD:
-                raise _no_thread() from error
+            _check_shortage(error)
             raise
         if self._done.acquire(timeout=patience) or not self._first.acquire(blocking=False):
             self._end()

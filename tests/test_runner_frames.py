@@ -210,7 +210,7 @@ def test_any_bytes_are_frames_or_an_error_of_ours(data: bytes, first: bytes, has
 def test_a_header_is_what_stands_in_front_of_the_bytes() -> None:
     data = b"x" * 1000
     header = frames.data_header(7, "stderr", len(data))
-    assert len(header) == frames.DATA_HEADER_BYTES
+    assert len(header) == frames._DATA_FRAME.size
     assert header + data == encode(Data(7, "stderr", data))
 
 

@@ -30,7 +30,6 @@ _SAID_BYTES = 256
 _LENGTH = struct.Struct("<I")
 _DATA = struct.Struct("<BBI")
 _DATA_FRAME = struct.Struct("<IBBI")
-DATA_HEADER_BYTES = _DATA_FRAME.size
 
 _STREAMS: tuple[str, ...] = get_args(Literal["stdin", "stdout", "stderr", "pty"])
 """By their numbers."""

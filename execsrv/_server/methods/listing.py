@@ -163,7 +163,7 @@ def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | L
 
     if (session := shared.sessions.find(params.process_id)) is not None:
         return attached(session)
-    starting = next((each for each in shared.sessions.being_started() if each.id == params.process_id), None)
+    starting = shared.sessions.starting(params.process_id)
     if starting is None:
         raise UnknownProcessError(f"unknown process id {quoted(params.process_id)} of connection {shared.id}")
 
