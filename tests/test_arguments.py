@@ -144,6 +144,8 @@ WRONG_TYPES: dict[str, tuple[Call, str]] = {
     "escape": (lambda c, p: p.interact(b"x"), "escape_character must be a string or None, got bytes"),  # type: ignore[arg-type]
     "record": (lambda c, p: c.record(None, "/x").__aenter__(), "process must be a Process, got NoneType"),  # type: ignore[arg-type]
     "body": (lambda c, p: c.http.request("GET", "http://h/", body=5), "body must be bytes or a string, got int"),  # type: ignore[arg-type]
+    "runner 3": (start(runner=3), "runner must be a list of words, got int"),
+    "limits": (start(limits={"memory_bytes": 1}), "limits must be a ProcessLimits, got dict"),
     "argv[1]": (start(argv=["make", 5]), "argv[1] must be a string or a path of one, got int"),
     "arg0": (start(arg0=5), "arg0 must be a string or a path of one, got int"),
     "env": (start(env={"A": 1}), "env['A'] must be a string or a path of one, got int"),

@@ -144,6 +144,9 @@ async def test_labels_choose_the_server(open_server: OpenServer) -> None:
             with pytest.raises(NoServerError, match=r"^no server with gpu=2 can be used"):
                 async with pool.lease(labels={"gpu": "2"}):
                     pass
+        for labels in ({"gpu": 1}, ["gpu=1"], "gpu=1"):
+            with pytest.raises(TypeError, match="labels must be a mapping of strings, such as"):
+                await pool.run(["true"], labels=labels)  # type: ignore[arg-type]
     async with Pool(lambda: servers, patience=0.5) as pool:
         with pytest.raises(NoServerError, match=r"^no server with gpu=2 was there for 0.5 s: 0 of 2 .*$"):
             await pool.run(["true"], labels={"gpu": "2"})

@@ -13,7 +13,8 @@ import trio.testing
 from hypothesis import strategies as st
 
 from execsrv import NoServerError
-from execsrv.pool.scheduler import Labels, Scheduler, labels_of
+from execsrv.pool.labels import Labels, labels_of
+from execsrv.pool.scheduler import Scheduler
 from tests.peers import PATIENCE
 
 LABELS = [labels_of(None), labels_of({"gpu": "1"}), labels_of({"zone": "a"}), labels_of({"gpu": "1", "zone": "a"})]

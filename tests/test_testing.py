@@ -283,7 +283,8 @@ def tests(session):
     session.env["GREETING"] = "hello"
     with server(session) as url:
         session_run(session, url, "sh", "-c", "echo $GREETING $NAME; sleep 1000 &", env={"NAME": "you"}, timeout=60)
-        session_run(session, url, "sh", "-c", "exit 3", success_codes=[3])
+        session_run(session, url, "sh", "-c", "exit 3", success_codes=[3], external=True)
+        session_run(session, url, "echo", "unseen", log=False, silent=True)
         other = {"PATH": "/special:/usr/bin:/bin", "GREETING": None, "HOME": None}
         session_run(session, url, "sh", "-c", "echo $PATH [$GREETING$HOME]", env=other)
 """
@@ -292,6 +293,7 @@ def tests(session):
     assert status == 0, said
     assert "\nhello you\n" in said
     assert "\n/special:/usr/bin:/bin []\n" in said
+    assert "unseen" not in said
     assert "execsrv listening on" not in said
 
 

@@ -142,17 +142,17 @@ def pieces(data: Data, size: int) -> Iterator[bytes]:
             yield bytes(plain[start : start + size])
 
 
-def words(argv: Sequence[Path]) -> list[str]:
+def words(argv: Sequence[Path], name: str = "argv") -> list[str]:
     """Return a command as strings. Raises `TypeError` for one string, and for what is neither string nor path."""
     if isinstance(argv, str):
         line = argv[:_QUOTED_CHARACTERS]
         example = json.dumps(shlex.split(line) if line.count("'") % 2 == line.count('"') % 2 == 0 else line.split())
-        raise TypeError(f"argv must be a list of words, got the string {line!r}: write {example}")
+        raise TypeError(f"{name} must be a list of words, got the string {line!r}: write {example}")
     if isinstance(argv, bytes):
-        raise TypeError(f"argv must be a list of words, got the bytes {argv[:_QUOTED_CHARACTERS]!r}")
+        raise TypeError(f"{name} must be a list of words, got the bytes {argv[:_QUOTED_CHARACTERS]!r}")
     if not isinstance(argv, list | tuple) and (not isinstance(argv, Iterable) or isinstance(argv, Mapping | Set)):
-        raise TypeError(f"argv must be a list of words, got {type(argv).__name__}")
-    return [string(f"argv[{index}]", word) for index, word in enumerate(argv)]
+        raise TypeError(f"{name} must be a list of words, got {type(argv).__name__}")
+    return [string(f"{name}[{index}]", word) for index, word in enumerate(argv)]
 
 
 def variables(env: Mapping[str, str] | None, added: Mapping[str, str] | None) -> dict[str, str]:

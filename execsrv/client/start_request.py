@@ -13,6 +13,7 @@ from execsrv.client.parameters import Path, RunKeywords, StartKeywords, string
 from execsrv.errors import InvalidParamsError
 from execsrv.protocol import ProcessStart
 from execsrv.protocol.login_shells import LoginShell, ShellSnapshot
+from execsrv.protocol.process_limits import ProcessLimits
 
 START_WORDS = StartKeywords.__optional_keys__
 """Words that `Client.run` passes on to `start`."""
@@ -51,6 +52,13 @@ def passing(value: bool | Literal["kept"]) -> bool:
     if value != "kept" and not isinstance(value, bool):
         raise InvalidParamsError(f"pass_streams must be True, False or 'kept', got {value!r}", field="pass_streams")
     return bool(value)
+
+
+def limits_of(limits: ProcessLimits | None) -> ProcessLimits | None:
+    """Return limits as they are sent. Raises `TypeError` for what is something else."""
+    if not isinstance(limits, ProcessLimits | None):
+        raise TypeError(f"limits must be a ProcessLimits, got {type(limits).__name__}")
+    return limits
 
 
 def snapshot_of(scope: str | None, command: Sequence[str]) -> ShellSnapshot | None:

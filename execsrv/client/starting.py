@@ -32,7 +32,7 @@ from execsrv.client.parameters import (
 )
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.client.process import Process
-from execsrv.client.start_request import check_known, passing, place, snapshot_of
+from execsrv.client.start_request import check_known, limits_of, passing, place, snapshot_of
 from execsrv.client.text import process_text
 from execsrv.errors import BadAnswerError, ConnectionLostError, ProcessExistsError
 from execsrv.protocol import (
@@ -195,9 +195,9 @@ class Starting:
                 nice=nice,
                 oom_score_adj=oom_score_adj,
                 sandbox=None if sandbox is None else sandbox_of(sandbox),
-                limits=limits,
+                limits=limits_of(limits),
                 user=None if user is None else string("user", user),
-                runner=runner if runner is None or isinstance(runner, str) else words(runner),
+                runner=runner if runner is None or isinstance(runner, str) else words(runner, "runner"),
                 shell_snapshot=snapshot_of(shell_snapshot, command),
                 window_bytes=connection.config.window_bytes if connection.is_execsrv else None,
                 timeout_ms=milliseconds("timeout", timeout),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import trio
 
 from execsrv.directories import Directory, Endpoint
 from execsrv.errors import ConnectionFailedError, InvalidParamsError
+from execsrv.pool.labels import is_labels
 
 _ANSWER_SECONDS = 10.0
 
@@ -71,9 +72,8 @@ def _check(endpoint: Endpoint) -> None:
     """Raise `TypeError` for a server that is no text, and `InvalidParamsError` for one with room for less than none."""
     if not isinstance(endpoint.url, str):
         raise TypeError(f"the URL of a server must be a string, got {endpoint.url!r}")
-    labels: object = endpoint.labels
-    if not isinstance(labels, Mapping) or not all(isinstance(word, str) for each in labels.items() for word in each):
-        raise TypeError(f"labels of {endpoint.url} must be a mapping of strings, got {labels!r}")
+    if not is_labels(endpoint.labels):
+        raise TypeError(f"labels of {endpoint.url} must be a mapping of strings, got {endpoint.labels!r}")
     if endpoint.free is not None and (type(endpoint.free) is not int or endpoint.free < 0):
         raise InvalidParamsError(
             f"free of {endpoint.url} must be a number from 0 on, got {endpoint.free!r}", field="free"

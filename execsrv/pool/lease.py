@@ -27,10 +27,10 @@ from execsrv.errors import (
     ExecsrvError,
     RequestError,
 )
+from execsrv.pool.labels import labels_of
 from execsrv.pool.member import Line, Member
 from execsrv.pool.members import Members, closed
 from execsrv.pool.refusals import Refusals, had_no_room
-from execsrv.pool.scheduler import labels_of
 
 logger = logging.getLogger(__name__)
 

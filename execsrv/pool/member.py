@@ -26,7 +26,8 @@ from execsrv.errors import (
     RequestError,
 )
 from execsrv.limits import ClientConfig
-from execsrv.pool.scheduler import Scheduler, labels_of
+from execsrv.pool.labels import labels_of
+from execsrv.pool.scheduler import Scheduler
 from execsrv.protocol import EnvironmentStatus, Unit
 
 logger = logging.getLogger(__name__)

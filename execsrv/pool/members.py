@@ -13,8 +13,9 @@ from execsrv.directories import Endpoint
 from execsrv.errors import ConnectionLostError
 from execsrv.limits import ClientConfig
 from execsrv.pool.asking import Ask
+from execsrv.pool.labels import Labels, labels_of
 from execsrv.pool.member import Dial, Member, State
-from execsrv.pool.scheduler import Labels, Scheduler, labels_of
+from execsrv.pool.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 

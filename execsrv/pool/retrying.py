@@ -10,10 +10,10 @@ from msgspec import structs
 from execsrv.client.parameters import Path, words
 from execsrv.client.result import Result
 from execsrv.errors import BadAnswerError, CommandError, ConnectionLostError, RequestError, Unknown
+from execsrv.pool.labels import labels_of
 from execsrv.pool.member import Member
 from execsrv.pool.members import Members
 from execsrv.pool.refusals import Refusals, had_no_room
-from execsrv.pool.scheduler import labels_of
 
 
 class Sending:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import trio
 from outcome import Error, Value
 
 from execsrv.errors import NoServerError
+from execsrv.pool.labels import Labels
 
 _LOOK_SECONDS = 0.5
 
@@ -25,9 +26,6 @@ _MOST_GROUPS = 256
 
 _MOST_WHYS = 3
 """An error names the troubles of so many servers."""
-
-Labels = frozenset[tuple[str, str]]
-"""Labels that a server must have."""
 
 
 class Host(Protocol):
@@ -273,14 +271,6 @@ class Scheduler:
 
 def _named(labels: Labels) -> str:
     return " with " + ", ".join(f"{name}={value}" for name, value in sorted(labels)) if labels else ""
-
-
-def labels_of(labels: Mapping[str, str] | None) -> Labels:
-    """Return labels as they are looked up."""
-    return frozenset(labels.items()) if labels else _NONE
-
-
-_NONE: Labels = frozenset()
 
 
 def _put_last(queues: dict[Any, Any], key: Hashable) -> None:

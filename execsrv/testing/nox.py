@@ -72,7 +72,9 @@ def session_run(
     for name, value in (("cwd", cwd), ("timeout", timeout), ("idle-timeout", idle_timeout), ("junit", junit)):
         if value is not None:
             words.append(f"--{name}={value}")
-    session.log(f"{' '.join(str(os.fspath(word)) for word in args)}  (at {url})")
+    options.pop("external", None)  # it always is: `execsrv run`
+    if options.pop("log", True):
+        session.log(f"{' '.join(str(os.fspath(word)) for word in args)}  (at {url})")
     command = [sys.executable, "-m", "execsrv", "run", *words, "--", *(["env", *unset] if unset else []), *args]
     return session.run(*command, env=variables, external=True, log=False, **options)
 
