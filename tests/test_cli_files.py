@@ -51,6 +51,10 @@ def test_files_are_listed_and_written_out(url: str, tmp_path: Path) -> None:
     assert re.fullmatch(r"-rw-r-----  6 B  \d{4}-\d\d-\d\d \d\d:\d\d  a", long[0])
     assert long[1].startswith("l")
     assert long[1].endswith("to a -> a")
+    for link in ("to nothing", "to itself"):
+        (tmp_path / link).symlink_to(tmp_path / "to itself" if link == "to itself" else "missing")
+    links = [f"{tmp_path}/to nothing", f"{tmp_path}/to itself"]
+    assert execsrv("files", "ls", "-u", url, *links).stdout.splitlines() == links
     facts = json.loads(execsrv("files", "ls", "-u", url, "--json", f"{folder}/a").stdout)
     assert (facts[0]["path"], facts[0]["size"], facts[0]["mode"]) == (f"{folder}/a", 6, "0640")
     done = subprocess.run(

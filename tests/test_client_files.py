@@ -300,6 +300,9 @@ async def test_path_objects_are_like_pathlib(client: Client, here: Path) -> None
     assert await (top / "link").resolve() == path
     await (top / "a/x.py").touch()
     await (top / "a/x.py").touch()
+    os.utime(str(top / "a"), (0, 0))
+    await (top / "a").touch()
+    assert (await (top / "a").stat()).modified > 0
     with pytest.raises(FileError, match="File exists"):
         await (top / "a/x.py").touch(exist_ok=False)
     await (top / "a/d/e").mkdir(parents=True)

@@ -20,7 +20,8 @@ from execsrv._cli.streams import say
 from execsrv._wire.quoting import in_utf8
 from execsrv._wire.writing import write_all
 from execsrv.client import Client, FileInfo
-from execsrv.errors import ExecsrvError, NotFoundError
+from execsrv.client.file_paths import is_missing
+from execsrv.errors import ExecsrvError, FileError, NotFoundError
 
 _READ_BYTES = 1024 * 1024
 
@@ -107,7 +108,9 @@ async def _list(paths: Sequence[str], long: bool, hidden: bool, reach: Reach, ma
 async def _followed(client: Client, info: FileInfo) -> FileInfo:
     try:
         return await client.files.stat(info.path)
-    except NotFoundError:
+    except FileError as error:
+        if not is_missing(error):
+            raise
         return info
 
 

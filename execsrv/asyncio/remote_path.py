@@ -191,5 +191,5 @@ class RemotePath(Facade, of=TrioRemotePath):
         return await self._wait("chmod", mode)
 
     async def touch(self, exist_ok: bool = True) -> None:
-        """Make an empty file, or give the file that is there the present time."""
+        """Make an empty file, or give the file or directory that is there the present time."""
         return await self._wait("touch", exist_ok)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -176,7 +177,7 @@ class RemotePath:
         """Return where the link leads, as it is written in it. Raises `FileError` where no link is."""
         target = (await self.lstat()).target
         if target is None:
-            raise FileError(f"cannot read the link {str(self)!r}: it is none", errno=22, path=str(self))
+            raise FileError(f"cannot read the link {str(self)!r}: it is none", errno=errno.EINVAL, path=str(self))
         return target
 
     async def resolve(self) -> RemotePath:
@@ -242,13 +243,13 @@ class RemotePath:
         """Remove the directory, which must be empty. Raises `FileError` for anything else."""
         found = await self.lstat()
         if not found.is_directory:
-            raise FileError(f"cannot remove {str(self)!r}: it is no directory", errno=20, path=str(self))
+            raise FileError(f"cannot remove {str(self)!r}: it is no directory", errno=errno.ENOTDIR, path=str(self))
         await self._files.remove(self)
 
     async def unlink(self, missing_ok: bool = False) -> None:
         """Remove the file or link. Raises `FileError` for a directory."""
         if await self._kind(follow=False) == "directory":
-            raise FileError(f"cannot remove {str(self)!r}: it is a directory", errno=21, path=str(self))
+            raise FileError(f"cannot remove {str(self)!r}: it is a directory", errno=errno.EISDIR, path=str(self))
         await self._files.remove(self, missing_ok=missing_ok)
 
     async def rename(self, target: str | os.PathLike[str]) -> RemotePath:
@@ -267,9 +268,13 @@ class RemotePath:
         await self._files.change(self, mode=mode)
 
     async def touch(self, exist_ok: bool = True) -> None:
-        """Make an empty file, or give the file that is there the present time."""
+        """Make an empty file, or give the file or directory that is there the present time."""
         if exist_ok:
-            await self._files.append(self, b"")
+            try:
+                await self._files.append(self, b"")
+            except FileError as error:
+                if error.errno != errno.EISDIR:
+                    raise
             await self._files.change(self, modified=time.time())
             return
         async with self._files.open(self, "xb"):
