@@ -12,6 +12,7 @@ import trio
 from execsrv._in_process import connect_in_process
 from execsrv._nursery import check_trio, happened
 from execsrv.client import Client, Result
+from execsrv.client.inside import connection_of
 from execsrv.client.parameters import Data, Path, RunKeywords, flag
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class _Server:
     @property
     def is_over(self) -> bool:
         """True when another one is needed."""
-        return self.error is not None or (self.client is not None and self.client._connection.calls.lost is not None)
+        return self.error is not None or (self.client is not None and connection_of(self.client).calls.lost is not None)
 
     async def stay(self, own_process: bool) -> None:
         """Serve until the trio run ends. It is a task of the system: an error that left it would end the program."""

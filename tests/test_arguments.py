@@ -244,7 +244,8 @@ def test_checking_keeps_what_was_said() -> None:
 
 
 def test_constructors_are_not_for_users() -> None:
-    for kind in (execsrv.Process, execsrv.Client):
+    kinds: list[Any] = [execsrv.Process, execsrv.Client, execsrv.Lease]
+    for kind in kinds:
         with pytest.raises(TypeError, match="is made by"):
             kind()
 

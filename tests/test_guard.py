@@ -373,13 +373,13 @@ async def test_a_fault_ends_no_server_and_is_in_the_log(
         try:
             await until_marked(mark, 1)
             if where == "guardian_keeper._hears":
-                await until(lambda: repr(supervisor._guard) == "<Guard ready>")
+                await until(lambda: repr(supervisor.guard) == "<Guard ready>")
             if where != "guardian_keeper.Guard._start":
                 monkeypatch.setattr(place, faulty)
             supervisor.expect_starts()
             with subprocess.Popen(["sleep", "0"]):  # noqa: ASYNC220
                 await until(lambda: faults > 1)
-            await until(lambda: repr(supervisor._guard) == "<Guard ready>")
+            await until(lambda: repr(supervisor.guard) == "<Guard ready>")
             assert marked(mark)  # nor any session
         finally:
             for descriptor in session.outputs.values():
@@ -400,7 +400,7 @@ async def test_an_end_that_waits_for_its_turn_gives_nobody_up(monkeypatch: pytes
         command = settle(["bash", "-c", f"setsid bash -c '{NAP}' & exit".replace("@", mark)], "/", dict(os.environ))
         session = supervisor.spawn(command, size=None, pipe_stdin=False)
         await until_marked(mark, 1)
-        async with supervisor._register.turn:
+        async with supervisor.register.turn:
             nursery.start_soon(session.tree.end)
             await trio.sleep(0.5)
         await until_gone(mark)

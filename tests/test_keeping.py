@@ -131,11 +131,11 @@ def test_a_start_that_was_given_up_puts_no_mark_on_the_server(monkeypatch: pytes
 
 async def test_a_server_is_of_no_session_whatever_it_carries(supervisor: Supervisor) -> None:
     """It carries the mark of a start that was given up, and so is of no session, until it finds that out."""
-    spawned, mark = start(supervisor, "exec sleep 1000"), supervisor._register.mark
+    spawned, mark = start(supervisor, "exec sleep 1000"), supervisor.register.mark
     assert mark is not None
     spawned.tree.born_after = -math.inf  # so that everybody is looked at
     with mark.of(spawned.tree.number + 1).carried():
-        found = at_once(ByWalk(supervisor._register).find(spawned.tree))
+        found = at_once(ByWalk(supervisor.register).find(spawned.tree))
     await end(spawned)
     assert found.keys() == {spawned.tree.pid}
 

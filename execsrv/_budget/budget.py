@@ -67,7 +67,7 @@ class Budget:
     def try_take(self, size: int) -> Budget | None:
         """Take so much, or return the budget that has too little left."""
         while (short := self.short_of(size)) is not None:
-            if not short._forget(size):
+            if not short.forget(size):
                 return short
         self.add(size)
         return None
@@ -123,7 +123,7 @@ class Budget:
             budget.keepers.pop(keeper, None)
             budget = budget.above
 
-    def _forget(self, size: int) -> bool:
+    def forget(self, size: int) -> bool:
         """Have the oldest forgotten that nobody needs. Return whether there was anything."""
         if not self.keepers:
             return False

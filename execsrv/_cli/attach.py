@@ -12,6 +12,7 @@ from execsrv._cli.manners import Manners, one_line
 from execsrv._cli.reach import Reach
 from execsrv._cli.shell import status_of
 from execsrv._cli.streams import say
+from execsrv.client.inside import connection_of, mirror_of
 from execsrv.errors import ConnectionLostError, ExecsrvError, ForbiddenError
 
 _ACTIONS = {ord("."): "detach", ord("d"): "detach", 26: "suspend", ord("r"): "repaint", ord("?"): "help"}
@@ -50,7 +51,7 @@ async def _attach(
             async with at_session(client, listed, "viewer" if read_only else "writer", after=seen) as process:
                 at = Interaction(
                     process,
-                    client._connection,
+                    connection_of(client),
                     EscapeKeys(escape, _ACTIONS, direct),
                     escape=escape,
                     actions=_ACTIONS,
@@ -64,6 +65,6 @@ async def _attach(
                 try:
                     return await at.run(fresh=False)
                 except ConnectionLostError:
-                    if not reach.reconnect or client._connection.calls.lost is None:
+                    if not reach.reconnect or connection_of(client).calls.lost is None:
                         raise
-                    seen = process._mirror.last_seq
+                    seen = mirror_of(process).last_seq

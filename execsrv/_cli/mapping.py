@@ -25,6 +25,7 @@ from execsrv._nursery import open_helpers
 from execsrv.client.parameters import words
 from execsrv.errors import CommandError, ConnectionLostError, NoServerError, RequestError
 from execsrv.pool import Pool
+from execsrv.pool.pool import members_of
 
 PLACE = "{}"
 """Stands in a command for the line."""
@@ -200,8 +201,9 @@ class _Map:
                     self._taking.cancel()
                     if self._pool is None:
                         continue
-                    self._pool._members.close()
-                    if running := self._pool._members.running:
+                    members = members_of(self._pool)
+                    members.close()
+                    if running := members.running:
                         self._note(f"waiting for {running} commands that run; once more ends them")
                 else:
                     self._running.cancel()

@@ -16,6 +16,7 @@ from execsrv.client import Client
 from execsrv.directories import Directory, Endpoint, directory_of
 from execsrv.pool import Lease, Pool
 from execsrv.pool.asking import asks
+from execsrv.pool.pool import members_of
 
 _WAIT_SECONDS = 1.0
 """A shorter wait is not worth a word."""
@@ -79,7 +80,7 @@ async def _tell_waits(pool: Pool, note: Callable[[str], None]) -> None:
     told: list[str] = []
     while True:
         await trio.sleep(_WAIT_SECONDS)
-        wants = pool._members.wants
+        wants = members_of(pool).wants
         for want in wants:
             if want not in told:
                 note(f"waiting for {want}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from execsrv.client import Client
+from execsrv.client.inside import connection_of
 
 ENDED_BY_SERVER = {
     "disconnected": "the server ended the command with the connection",
@@ -17,9 +18,10 @@ _BACK_SECONDS = 1.0
 
 async def until_unheard(client: Client) -> None:
     """Wait until the connection is interrupted, and does not come back soon."""
+    connection = connection_of(client)
     while True:
-        await client._connection.wait_interrupted(True)
+        await connection.wait_interrupted(True)
         with trio.move_on_after(_BACK_SECONDS) as patience:
-            await client._connection.wait_interrupted(False)
+            await connection.wait_interrupted(False)
         if patience.cancelled_caught:
             return

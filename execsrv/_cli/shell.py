@@ -25,6 +25,7 @@ from execsrv._cli.register.shells import DEFAULT_RECONNECT_SECONDS
 from execsrv._cli.streams import say
 from execsrv._cli.variables import variables
 from execsrv.client import Client
+from execsrv.client.inside import connection_of
 from execsrv.errors import ConnectionLostError, ExecsrvError, RequestError, SpawnError
 
 _CARRIED = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ")
@@ -135,7 +136,7 @@ async def _at_shell(client: Client, options: ShellOptions, escape: int | None, c
     ) as process:
         actions = _ACTIONS if options.name is None else _KEPT_ACTIONS
         keys = EscapeKeys(escape, actions)
-        link = client._connection
+        link = connection_of(client)
         if options.verbose:
             say(f"execsrv: it runs at {options.url} as pid {process.pid}")
         at = Interaction(

@@ -69,7 +69,7 @@ class Certificates:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:  # the second: its place was taken
                 reason = getattr(error.__cause__, "reason", None)
                 # trio leaves it unsent, and the peer would not know why it was refused.
-                alert = secure._outgoing.read()
+                alert = secure._outgoing.read()  # noqa: SLF001  # which nothing else of trio gives
                 await _say_last(plain, _NO_TLS if reason == "HTTP_REQUEST" else alert)
                 logger.info("refused a peer in the TLS handshake: %s", (reason or "cut").lower().replace("_", " "))
                 return None

@@ -72,7 +72,7 @@ class Roots:
 
     def under(self, rules: Callable[[], Rules]) -> Roots:
         """Return these roots, narrowed by rules, which are made when the first place is looked for."""
-        narrowed = copy(self)
+        narrowed: Roots = copy(self)
         narrowed._make_rules, narrowed._rules = rules, None
         return narrowed
 

@@ -33,8 +33,10 @@ class Portal:
         self.waiting: set[Callable[[BaseException], object]] = set()
         """Told of an error by which the thread ends, of trio itself, say: nobody else hears of that."""
         self._pid = os.getpid()
-        self._users = 0
-        self._unused = trio.Event()
+        self.users = 0
+        """Those who use it, counted under the lock."""
+        self.unused = trio.Event()
+        """Set behind the last of them."""
         self._is_ready = threading.Event()
         self._error: BaseException | None = None
         # A daemon only by name: no thread of the user's is cut short by the interpreter's exit, and this one neither.
@@ -65,8 +67,8 @@ class Portal:
             self._token = trio.lowlevel.current_trio_token()
             self._is_ready.set()
             try:
-                if self._users:  # not where they were interrupted meanwhile, and had no token to say so
-                    await self._unused.wait()
+                if self.users:  # not where they were interrupted meanwhile, and had no token to say so
+                    await self.unused.wait()
             finally:
                 self.nursery = None
 
@@ -105,7 +107,7 @@ class Portal:
 
     def join(self) -> None:
         """Wait until the thread has ended, if nobody uses it any more."""
-        if self._users == 0:
+        if self.users == 0:
             self._thread.join()
 
     def close(self) -> None:
@@ -130,7 +132,7 @@ def used(portal: Portal | None) -> Iterator[Portal]:
         with _lock:
             is_new = portal is None and _current is None
             portal = portal or _current or Portal()
-            portal._users += 1
+            portal.users += 1
             is_counted = True  # and from here on, an interrupt leaves no thread that nobody knows of
             if is_new:
                 portal.start()
@@ -140,12 +142,12 @@ def used(portal: Portal | None) -> Iterator[Portal]:
     finally:
         if portal is not None and is_counted:
             with _lock:
-                portal._users -= 1
-                is_unused = portal._users == 0 and not portal.is_forked
+                portal.users -= 1
+                is_unused = portal.users == 0 and not portal.is_forked
                 if is_unused and _current is portal:
                     _current = None
             if is_unused:
-                portal.post(portal._unused.set)
+                portal.post(portal.unused.set)
 
 
 @atexit.register

@@ -158,10 +158,11 @@ class Strays:
     def __init__(self, owners: Owners, sole: bool) -> None:
         self.news = trio.Event()
         """Set when a child has ended since the last time that all were reaped."""
+        self.session_of = owners.session_of
+        """Tells which session a process belongs to, None for none of ours."""
         self._is_known = owners.owns
         self._unknown = owners.unowned
         self._may_be_starting = owners.may_be_starting
-        self._session_of = owners.session_of
         self._sole = sole
         self._our_session = os.getsid(0)
         self._owner: dict[int, int | None] = {}  # a child's pid is its own until we reap it
@@ -238,7 +239,7 @@ class Strays:
             return False
         if session in (pid, self._our_session, os.getsid(0)):
             return False
-        return not any(strays is not self and strays._session_of(pid) is not None for strays in _open)
+        return not any(strays is not self and strays.session_of(pid) is not None for strays in _open)
 
     def _look(self) -> Steps[None]:
         """Find out of all strays, dead or alive, which session they belong to.
@@ -255,7 +256,7 @@ class Strays:
             self._owner = {pid: before[pid] for pid in unknown if pid in before}
             for pid in unknown:
                 if pid not in self._owner and not self._is_known(pid):
-                    owner = self._session_of(pid)
+                    owner = self.session_of(pid)
                     if not self._may_be_starting(owner):
                         self._owner[pid] = owner
                     yield

@@ -48,30 +48,32 @@ class Supervisor:
     `open_supervisor` opens one that may have more of the process.
     """
 
-    def __init__(self, *, own_process: bool = False) -> None:
+    def __init__(self, *, own_process: bool = False, sole: bool = False, moves: bool = False) -> None:
         """Raises `FileNotFoundError` where `/proc` is not mounted, or is that of another pid namespace."""
         if not proc.is_ours():
             message = "cannot keep hold of processes without the process table of our own pid namespace"
             raise FileNotFoundError(errno.ENOENT, message, "/proc")
         self._own_process = own_process
-        self._register = Register(rlimit_mark.new_server_mark(puts=not own_process))
-        self._finder: ByWalk | ByDescent = ByWalk(self._register)
+        self._moves = moves
+        self.register = Register(rlimit_mark.new_server_mark(puts=not own_process))
+        self._finder: ByWalk | ByDescent = ByWalk(self.register)
         self._strays: Strays | None = None
-        self._guard: Guard | None = None
-        self._refuses = False
-        self._moves = False
-        self.kin = Kin(self._register, sole=False)
+        self.guard: Guard | None = None
+        """The guardian, None without one."""
+        self.refuses = False
+        """True where nothing is started, since too little keeps sessions together."""
+        self.kin = Kin(self.register, sole=sole)
         """All processes of all sessions, for telling who they are not."""
         self.threads = ThreadSlots(MOST_THREADS)
         """The threads in which commands are started."""
 
     def __repr__(self) -> str:
-        return f"<Supervisor {self.layer} sessions={len(self._register.trees)}>"
+        return f"<Supervisor {self.layer} sessions={len(self.register.trees)}>"
 
     @property
     def sessions(self) -> int:
         """Sessions that run, of all connections."""
-        return len(self._register.trees)
+        return len(self.register.trees)
 
     @property
     def reaped(self) -> int:
@@ -90,36 +92,41 @@ class Supervisor:
             "mark": "marks in a limit",
             "session": "their session ids alone: who leaves them escapes",
         }[self.layer]
-        if self._refuses:
+        if self.refuses:
             words = "nothing, so starts are refused"
         elif self.layer == "subreaper":
-            words += ", and marks in a limit" if self._register.mark else "; no limit has room for marks"
-        words += ", with a guardian" if self._guard else "; without a guardian"
+            words += ", and marks in a limit" if self.register.mark else "; no limit has room for marks"
+        words += ", with a guardian" if self.guard else "; without a guardian"
         refused = [f"{call} ({name})" for call, name in refusals().items()]
         return f"{words}; refused here: {', '.join(refused)}" if refused else words
 
+    def find_by_descent(self, strays: Strays) -> None:
+        """Have what belongs to a session found by descent, since strays become children of ours."""
+        self._finder = ByDescent(self.register, strays)
+        self._strays = strays
+
     def expect_starts(self) -> None:
         """Have the guardian ready by the time of the first start, where there can be one."""
-        self._register.used.set()
+        self.register.used.set()
 
     def spare_descriptors(self) -> AbstractContextManager[None]:
         """Leave the descriptors that are kept for ends to the block, which must not await."""
-        return self._register.reserve.lent()
+        return self.register.reserve.lent()
 
     async def begin_guard(self) -> None:
         """Wait until what is started from now on has a guardian that hears of our end, where there can be one."""
         self.expect_starts()
-        if self._guard is not None and not self._guard.begun.is_set():
-            await self._guard.begun.wait()
+        if self.guard is not None and not self.guard.begun.is_set():
+            await self.guard.begun.wait()
 
     def new_attempt(self) -> Attempt:
         """Return an attempt to start a command, which its caller must `end`."""
         return Attempt(
-            self._register,
+            self.register,
             self._finder,
-            self._guard,
+            self.guard,
             carries=self._own_process,
-            refuses=self._refuses,
+            refuses=self.refuses,
             moves=self._moves,
         )
 
@@ -159,26 +166,24 @@ async def open_supervisor(
     if not own_process:
         yield Supervisor()
         return
-    supervisor = Supervisor(own_process=True)
-    register = supervisor._register
-    supervisor.kin = Kin(register, sole=sole)
+    supervisor = Supervisor(own_process=True, sole=sole, moves=cgroups)
+    register = supervisor.register
     with ExitStack() as stack:
         stack.enter_context(register.reserve)
         stack.callback(_step_out, register)
         strays = None
         if subreaper.available():
             strays = stack.enter_context(subreaper.open_strays(register, sole=sole))
-            supervisor._finder = ByDescent(register, strays)
-            supervisor._strays = strays
-        supervisor._moves = cgroups
-        supervisor._refuses = guarded and supervisor.layer == "session"
+            supervisor.find_by_descent(strays)
+        supervisor.refuses = guarded and supervisor.layer == "session"
         async with open_helpers() as nursery:
             nursery.start_soon(owned, _end_turns, register)
             if strays is not None:
                 nursery.start_soon(owned, _reap, strays, register)
             if guarded and register.mark is not None and guardian_keeper.possible():
-                supervisor._guard = Guard(register, register.mark, cgroups=sole and cgroups, patience=guardian_patience)
-                nursery.start_soon(owned, supervisor._guard.run)
+                guard = Guard(register, register.mark, cgroups=sole and cgroups, patience=guardian_patience)
+                supervisor.guard = guard
+                nursery.start_soon(owned, guard.run)
             yield supervisor
 
 

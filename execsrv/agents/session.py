@@ -21,8 +21,8 @@ from execsrv.agents.cleaning import Cleaner, shortened
 from execsrv.agents.events import AgentEvent, Ended, Output
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import Process
+from execsrv.client.inside import mirror_of
 from execsrv.client.late import undo_if_late
-from execsrv.client.parameters import WRITE_BYTES
 from execsrv.errors import ConnectionLostError, ProcessEndedError, StdinClosedError, WaitTimeoutError
 from execsrv.protocol import Chunk, InputWait, Stream
 
@@ -157,11 +157,11 @@ class Session:
                 await process.send_signal(_SIGNALS[chars])
                 return
             async with self._typing:
-                before = process._writes
+                before = mirror_of(process).sent_bytes
                 try:
                     await process.write(data)
                 finally:
-                    sent = (process._writes - before) * WRITE_BYTES
+                    sent = mirror_of(process).sent_bytes - before
         if sent < len(data):
             how = f"does not read what is typed: of {len(data)} bytes for session ID {self.number} the first {sent} are"
             raise WaitTimeoutError(process.argv, f"{how} on their way, and the rest was not typed")

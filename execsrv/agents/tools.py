@@ -25,6 +25,7 @@ from execsrv.agents.events import AgentEvent, Began, Typed
 from execsrv.agents.session import EventSink, Session
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import STDOUT, Client
+from execsrv.client.inside import connection_of
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Path, StartKeywords, string
 from execsrv.errors import BusyError, ConnectionLostError, InvalidParamsError, ProcessEndedError
@@ -98,7 +99,7 @@ class Tools:
         options |= {"tty": tty, "timeout": timeout, "env_add": added(self._options, env)}
         if cwd is not None:
             options["cwd"] = joined(self._options.get("cwd") or self._client.info.cwd, cwd)
-        if not tty and self._client._connection.is_execsrv:
+        if not tty and connection_of(self._client).is_execsrv:
             options["stderr"] = STDOUT
         since = trio.current_time()
         with self._book.room() as number:
@@ -158,7 +159,7 @@ class Tools:
 
     def _sees_input(self, session: Session) -> bool:
         """Return whether it can be seen that a session waits for input: on a terminal, by execsrv."""
-        return session.tty and session.state == "running" and self._client._connection.is_execsrv
+        return session.tty and session.state == "running" and connection_of(self._client).is_execsrv
 
     def list_sessions(self) -> Sessions:
         """Return the sessions that are known, oldest first."""

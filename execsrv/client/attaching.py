@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from execsrv.client.connection import Connection
+from execsrv.client.given import made
 from execsrv.client.leaving import take_leave
 from execsrv.client.mirror import Mirror
 from execsrv.client.process import Process
@@ -45,7 +46,7 @@ async def attached_to_own(
         async with _detached(connection, mirror):
             read = await connection.calls.call("process/read", ProcessRead(id, after), ProcessOutputRead)
             mirror.resumed(read)
-            yield _made(mirror, listed.argv, listed.pid, text, tty=listed.tty)
+            yield _process(mirror, listed.argv, listed.pid, text, tty=listed.tty)
 
 
 @asynccontextmanager
@@ -61,12 +62,12 @@ async def attached_to_other(
             found = await connection.calls.call("process/attach", params, ProcessAttached)
             mirror.begin(found.next_seq - 1 if found.gap is None else found.gap.from_seq - 1)
             mirror.resumed(ProcessOutputRead([], found.next_seq, False, None, False, gap=found.gap))
-            yield _made(mirror, found.argv, found.pid, text, tty=found.tty)
+            yield _process(mirror, found.argv, found.pid, text, tty=found.tty)
 
 
-def _made(mirror: Mirror, argv: list[str], pid: int | None, text: TextMode | None, *, tty: bool) -> Process:
+def _process(mirror: Mirror, argv: list[str], pid: int | None, text: TextMode | None, *, tty: bool) -> Process:
     params = ProcessStart(argv, None, {}, tty, mirror.id, overflow="drop")
-    return Process._made(mirror, params, pid, text)
+    return made(Process, mirror, params, pid, text)
 
 
 @asynccontextmanager

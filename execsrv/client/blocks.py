@@ -9,12 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from execsrv.client.file_handles import Asked, OpenFile, check_block
 from execsrv.errors import FileError
 from execsrv.protocol import Block, BlockChecksum, BlockRead, BlockWrite, Checksum, Nothing
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 BLOCK_BYTES = 256 * 1024
 """Bytes that one message carries: any server takes so much, and more in one was no faster."""
@@ -48,10 +52,10 @@ def _read(offset: int) -> Callable[[str], BlockRead]:
     return lambda handle: BlockRead(handle, offset, BLOCK_BYTES)
 
 
-Read = Callable[[int, int, "hashlib._Hash"], Awaitable[bytes]]
+Read = Callable[[int, int, "_Hash"], Awaitable[bytes]]
 """Function that gives what is at an offset, so many bytes at the most, and adds it to a hash."""
 
-Write = Callable[[int, bytes, "hashlib._Hash"], Awaitable[None]]
+Write = Callable[[int, bytes, "_Hash"], Awaitable[None]]
 """Function that takes what is at an offset, and adds it to a hash."""
 
 

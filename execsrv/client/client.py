@@ -12,8 +12,10 @@ from execsrv._nursery import check_trio, open_helpers, started
 from execsrv.client.connection import Connection, OpenChannel
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.files import Files
+from execsrv.client.given import Given, made
 from execsrv.client.greeting_wishes import WISHES, Wishes
 from execsrv.client.http import Http
+from execsrv.client.inside import mirror_of
 from execsrv.client.many import Results
 from execsrv.client.parameters import (
     Data,
@@ -36,17 +38,13 @@ from execsrv.limits import ClientConfig
 from execsrv.protocol import EnvironmentInfo
 
 
-class Client(Sharing, Starting):
+class Client(Sharing, Starting, metaclass=Given):
     """Runs commands on a server. Made by `connect_*` and `launch`; leaving their block ends all its commands."""
 
-    def __init__(self) -> None:
-        raise TypeError("a Client is made by `async with` and `connect`, `connect_in_process` or `launch`")
+    _made_by = "a Client is made by `async with` and `connect`, `connect_in_process` or `launch`"
 
-    @classmethod
-    def _made(cls, connection: Connection) -> Client:
-        client = cls.__new__(cls)
-        client._connection = connection
-        return client
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def __repr__(self) -> str:
         state = "connected" if self._connection.calls.lost is None else "lost"
@@ -270,12 +268,13 @@ class Client(Sharing, Starting):
 
         if not isinstance(process, Process):
             raise TypeError(f"process must be a Process, got {type(process).__name__}")
-        if process._passed is not None:
+        mirror = mirror_of(process)
+        if mirror.reader.is_passed:
             message = f"process {process.id} was started with pass_streams, and cannot be recorded"
             raise InvalidParamsError(message, field="process")
         recording = recorder.recording(Recording(path, input, title, idle_time_limit))
         size = (await process.snapshot()).size
-        async with recorder.recorded(process._mirror, recording, process.argv, size):
+        async with recorder.recorded(mirror, recording, process.argv, size):
             yield
 
 
@@ -294,6 +293,6 @@ async def open_client(
         connection = Connection(config, nursery, read_token)
         await started(nursery, connection.stay, open_channel, wishes, reconnect)
         try:
-            yield Client._made(connection)
+            yield made(Client, connection)
         finally:
             connection.end()

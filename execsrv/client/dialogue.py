@@ -125,7 +125,7 @@ class Dialogue(Facts):
         return await self.send(bytes(self._encoded(text)) + bytes(self._encoded(os.linesep)))
 
     def _encoded(self, text: Data | str) -> Data:
-        if (data := as_bytes(text, self._own._text or TextMode(), "text")) is None:
+        if (data := as_bytes(text, self._mirror.text or TextMode(), "text")) is None:
             raise TypeError("text must be bytes or a string, got None")
         return data
 

@@ -21,8 +21,10 @@ from pexpect import EOF, TIMEOUT
 
 from execsrv._log.entries import Gap, first_seq
 from execsrv.client.inbox import part_of
+from execsrv.client.inside import mirror_of
 from execsrv.client.late import undo_if_late
 from execsrv.client.patterns import Search
+from execsrv.client.reading import check_missed
 from execsrv.client.text import Decoder, TextMode
 from execsrv.errors import CommandError, ConnectionLostError, LimitExceededError
 from execsrv.limits import MIB
@@ -110,14 +112,15 @@ class _Taken:
 def unread(process: Process) -> Any:
     """Return as bytes or text what the next `expect` would begin with, to any thread. Raises `UnicodeDecodeError`."""
     entries: list[Chunk | Gap] = []
-    for queue in process._mirror.reader.inbox.queues.values():
+    mirror = mirror_of(process)
+    for queue in mirror.reader.inbox.queues.values():
         own, offset = [*queue.entries], queue.offset
         if own and offset and isinstance(first := own[0], Chunk):
             own[0] = Chunk(first.seq, first.stream, first.chunk[offset:], first.at_ms)
         entries += own
-    taken = _Taken(process._text, process.id)
+    taken = _Taken(mirror.text, process.id)
     chunks = takewhile(lambda entry: isinstance(entry, Chunk), sorted(entries, key=first_seq))
-    return (b"" if process._text is None else "").join([taken.add(cast("Chunk", chunk)) for chunk in chunks])
+    return (b"" if mirror.text is None else "").join([taken.add(cast("Chunk", chunk)) for chunk in chunks])
 
 
 class Expecting:
@@ -125,10 +128,12 @@ class Expecting:
 
     def __init__(self, process: Process, searcher: Any, window: int | None) -> None:
         self._process = process
-        self._reader = process._mirror.reader
+        mirror = mirror_of(process)
+        self._reader = mirror.reader
+        self._mode = mirror.text
         self._searcher = searcher
-        self._taken = _Taken(process._text, process.id)
-        self._search: Search[Any] = Search(b"" if process._text is None else "", searcher, window)
+        self._taken = _Taken(self._mode, process.id)
+        self._search: Search[Any] = Search(b"" if self._mode is None else "", searcher, window)
         self._entries: deque[Chunk | Gap] = deque()
         self._found: tuple[int, int, int] | None = None
         self._is_over = False
@@ -200,10 +205,10 @@ class Expecting:
         while self._entries and self._found is None:
             entry = self._entries.popleft()
             if isinstance(entry, Gap):
-                self._process._missed(entry)
+                check_missed(self._process, entry)
             else:
                 self._found = self._search.add(self._taken.add(entry))
-        if self._is_over and self._process._text is not None:
+        if self._is_over and self._mode is not None:
             self._found = self._search.add(self._taken.end())
         if self._search.size > MAX_UNMATCHED_BYTES and self._found is None:
             message = f"process {self._process.id} printed more than {MAX_UNMATCHED_BYTES} bytes without a match"

@@ -19,6 +19,7 @@ from execsrv.client.calls import Calls
 from execsrv.client.inbox import Inbox, Part
 from execsrv.client.pending import PendingCall
 from execsrv.client.reader import Reader
+from execsrv.client.text import TextMode
 from execsrv.client.told import closed_entry, exited_entry
 from execsrv.errors import ConnectionLostError, ProtocolError
 from execsrv.protocol import Chunk, Failure, ProcessOutputRead, Stream
@@ -80,6 +81,12 @@ class Mirror:
         self.is_attached = False
         """True where it was started before, here or by somebody else."""
         self.hearing: Hearing = "live"
+        self.text: TextMode | None = None
+        """The way in which its output is text for its user, None where it is bytes."""
+        self.drops = False
+        """True where output may be missing without an error."""
+        self.sent_bytes = 0
+        """The bytes of its input that are on their way, or were taken."""
         self.membership = ("", "")
         """The membership by which it is read, where it is of another connection."""
         self.taps: list[Tap] = []

@@ -52,9 +52,9 @@ class PassedCollected(Collected):
             helpers.start_soon(collect_errors)
             await self._collect_one("stdout")
             await happened(has_errors)
-            await self._process._reader.wait_closed()
+            await self._mirror.reader.wait_closed()
 
     async def _collect_one(self, part: Part) -> None:
-        output = self._process._outputs[part]
+        output = self._process.stdout if part == "stdout" else self._process.stderr
         while data := await output.receive_some():
             self._take(Chunk(0, part, data))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pexpect import EOF, TIMEOUT
 from pexpect.expect import searcher_re, searcher_string
 
+from execsrv.client.inside import mirror_of
 from execsrv.errors import InvalidParamsError
 from execsrv.limits import KIB, MIB
 
@@ -87,7 +88,7 @@ class Search(Generic[T]):
 
 def as_text(process: Process, name: str, value: Any) -> Any:
     """Return a string or bytes as what the output of a process is. Raises `TypeError`."""
-    mode = process._text
+    mode = mirror_of(process).text
     if isinstance(value, bytes) and mode is None:
         return value
     if isinstance(value, str):
@@ -123,7 +124,7 @@ def compiled(process: Process, patterns: Any) -> list[Any]:
             found.append(pattern)
         elif isinstance(pattern, re.Pattern):
             as_text(process, f"patterns[{index}]", pattern.pattern)
-            found.append(pattern if isinstance(pattern.pattern, str) == (process._text is not None) else None)
+            found.append(pattern if isinstance(pattern.pattern, str) == (mirror_of(process).text is not None) else None)
             if found[-1] is None:
                 found[-1] = re.compile(pattern.pattern.encode("ascii"), pattern.flags & ~re.UNICODE)
         else:

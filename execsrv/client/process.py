@@ -11,6 +11,8 @@ import trio
 from execsrv._nursery import happened
 from execsrv.client.dialogue import Dialogue
 from execsrv.client.ending import termination
+from execsrv.client.given import Given
+from execsrv.client.inside import mirror_of
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import WRITE_BYTES, Data, pieces, seconds, string
 from execsrv.client.pending import PendingCall
@@ -44,7 +46,7 @@ DEFAULT_GRACE_SECONDS = 5.0
 children, and not so long that anybody gives up waiting."""
 
 
-class Process(Dialogue, Reading):
+class Process(Dialogue, Reading, metaclass=Given):
     """A started command. Made by `Client.start`; ended, with everything below it, when that block is left.
 
     Each stream of its output is read once, in order: by one task at a time, which goes on where the last one stopped.
@@ -54,32 +56,23 @@ class Process(Dialogue, Reading):
     whether the server still does what was asked is then unknown, unless the call says more.
     """
 
-    _has_pipe: bool
-    _is_started_here: bool
-    _writes: int
-    _writing: PendingCall | None
-    _input_turn: trio.Lock
+    _made_by = "a Process is made by `async with client.start(argv) as process`"
 
-    def __init__(self) -> None:
-        raise TypeError("a Process is made by `async with client.start(argv) as process`")
-
-    @classmethod
-    def _made(
-        cls,
+    def __init__(
+        self,
         mirror: Mirror,
         params: ProcessStart,
         pid: int | None,
         text: TextMode | None = None,
         passed: PassedStreams | None = None,
-    ) -> Process:
-        process = cls.__new__(cls)
-        process._passed = passed
-        process._drops, process._text = params.overflow == "drop", text
-        process._mirror, process._argv, process._pid = mirror, params.argv, pid
-        process._has_pipe = params.pipe_stdin
-        process._is_started_here = not mirror.is_attached and params.key is None
-        process._writes, process._writing, process._input_turn = 0, None, trio.Lock()
-        return process
+    ) -> None:
+        super().__init__(mirror, params.argv, pid, passed)
+        mirror.text, mirror.drops = text, params.overflow == "drop"
+        self._has_pipe = params.pipe_stdin
+        self._is_started_here = not mirror.is_attached and params.key is None
+        self._writes = 0
+        self._writing: PendingCall | None = None
+        self._input_turn = trio.Lock()
 
     @property
     def confined(self) -> Confined | None:
@@ -118,7 +111,8 @@ class Process(Dialogue, Reading):
         `text`, `encoding` and `errors` are those of the start, where they are not given. Cancelling stops waiting, not
         the process; what was collected is lost.
         """
-        mode = self._text if (text, encoding, errors) == (None, None, None) else text_mode(text, encoding, errors)
+        is_said = (text, encoding, errors) != (None, None, None)
+        mode = text_mode(text, encoding, errors) if is_said else self._mirror.text
         data = as_bytes(input, mode)
         if data is None and self._has_pipe:
             data = b""
@@ -132,7 +126,7 @@ class Process(Dialogue, Reading):
         reads. Another `write` waits until this one is done.
         Cancelling stops waiting; a part of the input may still arrive.
         """
-        if (given := as_bytes(data, self._text, "data")) is None:
+        if (given := as_bytes(data, self._mirror.text, "data")) is None:
             raise TypeError("data must be bytes, got None")
         async with self._input_turn:
             if self._passed is not None:
@@ -151,6 +145,7 @@ class Process(Dialogue, Reading):
         params = ProcessWrite(self.id, piece, f"{self._write_name}{self._writes + 1}")
         self._writing = await calls.post("process/write", params)
         self._writes += 1
+        self._mirror.sent_bytes += len(piece)
         written = await calls.answer_to(self._writing, ProcessWritten)
         self._writing = None
         if written.status != "accepted":
@@ -236,7 +231,7 @@ class Process(Dialogue, Reading):
 
 def collected(process: Process, mode: TextMode | None, max_bytes: int | None, truncate: bool) -> Collected:
     """Return what collects the output of a process."""
-    if process._passed is None:
+    if not mirror_of(process).reader.is_passed:
         return Collected(process, mode, max_bytes, truncate)
     from execsrv.client.passed_result import PassedCollected
 

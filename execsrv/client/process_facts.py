@@ -11,9 +11,10 @@ from execsrv.protocol.sandbox import Denial
 class Facts:
     """A process as far as it is known."""
 
-    _mirror: Mirror
-    _argv: list[str]
-    _pid: int | None
+    def __init__(self, mirror: Mirror, argv: list[str], pid: int | None) -> None:
+        self._mirror = mirror
+        self._argv = argv
+        self._pid = pid
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "exited" if self._mirror.exited else "running"

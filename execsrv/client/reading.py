@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from execsrv._log.entries import Entry, Exited, Gap
 from execsrv.client.inbox import PARTS, Part
+from execsrv.client.inside import mirror_of
 from execsrv.client.iteration import Iteration
 from execsrv.client.late import undo_if_late
 from execsrv.client.line_batches import Lines
+from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import count
 from execsrv.client.process_facts import Facts
 from execsrv.client.reader import Reader
@@ -30,9 +32,9 @@ of everything."""
 class Reading(Facts):
     """A process as it is read."""
 
-    _drops: bool
-    _text: TextMode | None
-    _passed: PassedStreams | None
+    def __init__(self, mirror: Mirror, argv: list[str], pid: int | None, passed: PassedStreams | None) -> None:
+        super().__init__(mirror, argv, pid)
+        self._passed = passed
 
     @cached_property
     def _outputs(self) -> dict[Part, Output]:  # made at first use: most commands are run for all of their output
@@ -40,7 +42,7 @@ class Reading(Facts):
             return self._passed.outputs
         reader, close = self._reader, self._mirror.close_part
         return {
-            part: Output(self.id, part, receive_told(reader, part, self._missed), partial(close, part))
+            part: Output(self.id, part, receive_told(reader, part, partial(check_missed, self)), partial(close, part))
             for part in PARTS
         }
 
@@ -95,7 +97,7 @@ class Reading(Facts):
             if isinstance(event, Chunk):
                 return event.chunk
             if isinstance(event, Gap):
-                self._missed(event)
+                check_missed(self, event)
         return None
 
     def lines(
@@ -145,24 +147,27 @@ class Reading(Facts):
             taken: str | Gap | None = await self._reader.read(part, take)
             if not isinstance(taken, Gap):
                 return taken
-            self._missed(taken)
+            check_missed(self, taken)
 
     def _mode(self, encoding: str | None, errors: str | None) -> TextMode:
         """Return the way to text that a call asks for, or else that of the start."""
-        default = self._text or TextMode()
+        default = self._mirror.text or TextMode()
         encoding = default.encoding if encoding is None else encoding
         return text_mode(True, encoding, default.errors if errors is None else errors) or default
-
-    def _missed(self, gap: Gap) -> None:
-        """Raise `OutputTruncatedError` for output that is missing, unless the process was started to drop some."""
-        if not self._drops:
-            missing = " and ".join(f"{count} bytes of {stream}" for stream, count in gap.omitted.items())
-            how = f"is missing {missing or 'output'} here, which nobody read in time"
-            raise OutputTruncatedError(self.argv, how, exit_code=self.exit_code, signal=self.signal, reason=self.reason)
 
     @property
     def _reader(self) -> Reader:
         return self._mirror.reader
+
+
+def check_missed(process: Facts, gap: Gap) -> None:
+    """Raise `OutputTruncatedError` for output that is missing, unless the process was started to drop some."""
+    if not mirror_of(process).drops:
+        missing = " and ".join(f"{count} bytes of {stream}" for stream, count in gap.omitted.items())
+        how = f"is missing {missing or 'output'} here, which nobody read in time"
+        raise OutputTruncatedError(
+            process.argv, how, exit_code=process.exit_code, signal=process.signal, reason=process.reason
+        )
 
 
 def _part(stream: object) -> Part | None:

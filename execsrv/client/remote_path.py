@@ -203,7 +203,7 @@ class RemotePath:
         while pending:
             path, parts = pending.pop()
             if parts:
-                pending += reversed(await path._next_of(parts))
+                pending += reversed(await self._next_of(path, parts))
                 check_waiting(len(pending), str(self))
             elif str(path) not in seen:
                 seen.add(str(path))
@@ -213,18 +213,18 @@ class RemotePath:
         """Yield what matches a pattern in this directory or in any below it."""
         return self.glob(f"**/{pattern}")
 
-    async def _next_of(self, parts: Sequence[str]) -> list[tuple[RemotePath, Sequence[str]]]:
-        """Return what to look at next for a pattern, each with the rest of the pattern, which is empty for a match."""
+    async def _next_of(self, path: RemotePath, parts: Sequence[str]) -> list[tuple[RemotePath, Sequence[str]]]:
+        """Return what to look at next from a path on, each with the rest of the pattern, which is empty for a match."""
         first, rest = parts[0], parts[1:]
         try:
-            listed = await self._files.list(self)
+            listed = await self._files.list(path)
         except (NotFoundError, FileError) as error:
             if error.errno not in (2, 13, 20):
                 raise
             return []
         if first == "**":
             below = [(self._made(found.path), parts) for found in listed if found.is_directory]
-            return [(self, rest), *below]
+            return [(path, rest), *below]
         return [
             (self._made(found.path), rest)
             for found in listed

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from execsrv.client.client import Client
+from execsrv.client.inside import mirror_of
 from execsrv.errors import InvalidParamsError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ async def wrap(
     before anything else; a `{}` in it is the `new_prompt`, and a second one the `continuation_prompt`. Raises `EOF` and
     `TIMEOUT`.
     """
-    if process._text is None:
+    if mirror_of(process).text is None:
         raise InvalidParamsError("process must be started for text, as with text=True", field="process")
     if change is None:
         if not isinstance(prompt, str):

@@ -15,6 +15,7 @@ from execsrv._log.log import Closed, Gap
 from execsrv._nursery import open_helpers
 from execsrv.client.ending import wait_alone
 from execsrv.client.inbox import Part, part_of
+from execsrv.client.inside import mirror_of
 from execsrv.client.parameters import Data, flag
 from execsrv.client.text import TextMode, decoded, split_lines
 from execsrv.errors import (
@@ -144,6 +145,7 @@ class Collected:
 
     def __init__(self, process: Process, mode: TextMode | None, max_bytes: int | None, truncate: bool) -> None:
         self._process = process
+        self._mirror = mirror_of(process)
         self._mode = mode
         self._may_cut = flag("truncate", truncate)
         self._bound = check_bound(max_bytes)
@@ -192,7 +194,7 @@ class Collected:
                 await self._process.terminate(grace)
                 while not self._is_over:
                     await self._collect()
-                await wait_alone(self._process._mirror)
+                await wait_alone(self._mirror)
         if not in_time:
             raise self._late(patience)
         return self._result(closed.remaining if closed else [])
@@ -210,7 +212,7 @@ class Collected:
 
     async def _collect(self) -> None:
         """Take all that has come, or else what comes next."""
-        events = await self._process._reader.next_all() or []
+        events = await self._mirror.reader.next_all() or []
         for event in events:
             self._take(event)
         self._is_over = not events or isinstance(events[-1], Closed)
@@ -225,9 +227,9 @@ class Collected:
             self._left_out += sum(event.omitted.values())
 
     def _result(self, also_ended: list[Member] | None = None) -> Result[Any]:
-        process, closed, exited = self._process, self._process.closed, self._process._mirror.exited
+        process, closed, exited = self._process, self._process.closed, self._mirror.exited
         assert exited is not None
-        if self._left_out and not process._drops and not self._may_cut:
+        if self._left_out and not self._mirror.drops and not self._may_cut:
             raise self._truncated(f"lost {self._left_out} bytes of output, which were not read in time")
         return Result(
             argv=process.argv,

@@ -14,6 +14,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._nursery import open_helpers
+from execsrv.client.inside import mirror_of
 from execsrv.client.parameters import seconds
 from execsrv.errors import (
     ConnectionLostError,
@@ -82,7 +83,7 @@ class Drawing:
             emulator, next_seq = await self._sized()
             while True:
                 ask = ProcessRead(self._process.id, self._after, None, round(wait * 1000))
-                read = await self._process._mirror.calls.call("process/read", ask, ProcessOutputRead)
+                read = await mirror_of(self._process).calls.call("process/read", ask, ProcessOutputRead)
                 self._missed = self._missed or read.gap is not None
                 for chunk in read.chunks:
                     if chunk.seq != self._after + 1:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from execsrv.client.attaching import leave
 from execsrv.client.connection import Connection
 from execsrv.client.ending import end
+from execsrv.client.given import made
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import (
     PIPE,
@@ -217,7 +218,7 @@ class Starting:
                     pid = await _begun(connection, mirror, may_be_taken=id is not None)
                     if pass_streams:
                         streams = streams_of(mirror)
-                    yield Process._made(mirror, params, pid, mode, streams)
+                    yield made(Process, mirror, params, pid, mode, streams)
                 finally:
                     async with nullcontext() if streams is None else streams.left():
                         if mirror.is_left:

@@ -29,36 +29,66 @@ class FileChanged(Struct, frozen=True):
     path: str
 
 
-class Changes:
-    """The changes of one watch, in their order: `async for change in changes`. Cancelling loses none."""
+class _Watch:
+    """One watch of the server, begun anew where it is lost."""
 
     def __init__(self, calls: FileCalls, path: str, recursive: bool) -> None:
+        self.path = path
+        self._is_over = False
         self._calls = calls
-        self._path = path
         self._recursive = recursive
         self._id = ""
         self._begun: PendingCall | None = None
         self._asked: PendingCall | None = None
-        self._told: list[FileChanged] = []
-        self._busy = False
-        self._is_over = False
 
-    def __repr__(self) -> str:
-        return f"<Changes of {self._path!r}>"
-
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Begin it. Cancelled, it may have begun all the same."""
         id = self._id = f"w{next(_ids)}"
-        with doing("watch", self._path):
-            wanted = TreeWatch(watch_id=id, path=sent(self._path), recursive=self._recursive)
+        with doing("watch", self.path):
+            wanted = TreeWatch(watch_id=id, path=sent(self.path), recursive=self._recursive)
             self._begun = await self._calls.post("fs/watch", wanted)
             await self._calls.answer_to(self._begun, Nothing)
 
-    async def _end(self, patience: float) -> None:
+    async def end(self, patience: float) -> None:
+        """End it, which takes so many seconds at most."""
         self._is_over = True
         with trio.move_on_after(patience, shield=True) as waiting:
             if self._begun is not None:
                 await happened(self._begun.answered)  # what has not begun yet cannot be ended
         await self._calls.take_leave("fs/unwatch", WatchId(self._id), 0 if waiting.cancelled_caught else patience)
+
+    def check_open(self) -> None:
+        """Raise `trio.ClosedResourceError` behind its block."""
+        if self._is_over:
+            raise trio.ClosedResourceError(f"the block of the watch of {self.path!r} was left")
+
+    async def next(self) -> list[FileChanged]:
+        """Wait for changes, and return them. Cancelling loses none."""
+        if self._asked is None:
+            self._asked = await self._calls.post("fs/readChanges", WatchId(self._id))
+        try:
+            answer = await self._calls.answer_to(self._asked, TreeChanges)
+        except NotFoundError:
+            # The channel, and the watch with it, were lost, or the directory is gone.
+            self._asked = None
+            self.check_open()  # else nobody would end the new one
+            await self.start()
+            return [FileChanged("lost", self.path)]
+        self._asked = None
+        found = [FileChanged(change.kind, heard("fs/readChanges", change.path)) for change in answer.changes]
+        return [*found, FileChanged("lost", self.path)] if answer.lost else found
+
+
+class Changes:
+    """The changes of one watch, in their order: `async for change in changes`. Cancelling loses none."""
+
+    def __init__(self, watch: _Watch) -> None:
+        self._watch = watch
+        self._told: list[FileChanged] = []
+        self._busy = False
+
+    def __repr__(self) -> str:
+        return f"<Changes of {self._watch.path!r}>"
 
     def __aiter__(self) -> Changes:
         return self
@@ -68,45 +98,26 @@ class Changes:
 
         `trio.ClosedResourceError` is for who asks after the block.
         """
-        self._check_open()
+        self._watch.check_open()
         if self._busy:
-            raise trio.BusyResourceError(f"another task is waiting for changes of {self._path!r}")
+            raise trio.BusyResourceError(f"another task is waiting for changes of {self._watch.path!r}")
         self._busy = True
         try:
             while not self._told:
-                self._told = (await self._next())[::-1]
+                self._told = (await self._watch.next())[::-1]
             change = self._told.pop()
             undo_if_late(partial(self._told.append, change))
             return change
         finally:
             self._busy = False
 
-    def _check_open(self) -> None:
-        if self._is_over:
-            raise trio.ClosedResourceError(f"the block of the watch of {self._path!r} was left")
-
-    async def _next(self) -> list[FileChanged]:
-        if self._asked is None:
-            self._asked = await self._calls.post("fs/readChanges", WatchId(self._id))
-        try:
-            answer = await self._calls.answer_to(self._asked, TreeChanges)
-        except NotFoundError:
-            # The channel, and the watch with it, were lost, or the directory is gone.
-            self._asked = None
-            self._check_open()  # else nobody would end the new one
-            await self._start()
-            return [FileChanged("lost", self._path)]
-        self._asked = None
-        found = [FileChanged(change.kind, heard("fs/readChanges", change.path)) for change in answer.changes]
-        return [*found, FileChanged("lost", self._path)] if answer.lost else found
-
 
 @asynccontextmanager
 async def open_changes(calls: FileCalls, path: str, recursive: bool, patience: float) -> AsyncIterator[Changes]:
     """Watch a directory as long as the block lasts."""
-    changes = Changes(calls, path, recursive)
+    watch = _Watch(calls, path, recursive)
     try:
-        await changes._start()  # cancelled, it may have begun all the same
-        yield changes
+        await watch.start()
+        yield Changes(watch)
     finally:
-        await changes._end(patience)
+        await watch.end(patience)

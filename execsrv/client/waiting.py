@@ -16,6 +16,7 @@ import trio
 from msgspec import Struct
 
 from execsrv._nursery import open_helpers
+from execsrv.client.inside import mirror_of
 from execsrv.errors import ExecsrvError, InvalidParamsError
 from execsrv.limits import KIB
 from execsrv.protocol import Chunk, InputWait, ProcessHappened, ProcessOutputRead, ProcessRead, ProcessWaitFor, Stream
@@ -67,7 +68,8 @@ class Wait:
         self._process = process
         self._params = params
         self._patterns = patterns
-        self._calls = process._mirror.calls
+        self._mirror = mirror_of(process)
+        self._calls = self._mirror.calls
         self._happened: Happened | ProcessHappened | None = None
         self._scope = trio.CancelScope()
         self._looked = trio.lowlevel.ParkingLot()
@@ -85,7 +87,7 @@ class Wait:
                     helpers.start_soon(self._search)
                 # In this task, which may have read before, and does not now: so the output may be let go.
                 with suppress(trio.ClosedResourceError):  # behind its block, the server alone is asked
-                    await self._process._mirror.reader.wait_exited()
+                    await self._mirror.reader.wait_exited()
                 await trio.sleep_forever()
         assert self._happened is not None
         return self._happened
@@ -191,7 +193,8 @@ class Wait:
 
 def encoding_of(process: Process) -> str:
     """Return the encoding in which text patterns are looked for in the output of a process."""
-    return process._text.encoding if process._text is not None else "utf-8"
+    mode = mirror_of(process).text
+    return "utf-8" if mode is None else mode.encoding
 
 
 def compiled(output: Any) -> list[re.Pattern[Any]]:

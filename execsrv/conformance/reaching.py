@@ -54,7 +54,11 @@ class _Websocket:
         return message if isinstance(message, str) else message.decode(errors="replace")
 
     async def cut(self) -> None:
-        await trio.aclose_forcefully(self._connection._stream)
+        await _cut(self._connection)
+
+
+async def _cut(connection: WebSocketConnection) -> None:
+    await trio.aclose_forcefully(connection._stream)  # noqa: SLF001  # the library has no word for it
 
 
 class _Lines:
@@ -122,7 +126,7 @@ async def _opened(url: str, token: str | None) -> AsyncIterator[Texts]:
             finally:
                 # The library leaves the socket open where the other side has closed first.
                 with trio.CancelScope(shield=True):
-                    await trio.aclose_forcefully(connection._stream)
+                    await _cut(connection)
     elif url.startswith("unix:///"):
         stream = await trio.open_unix_socket(url.removeprefix("unix://"))
         async with stream:

@@ -15,8 +15,11 @@ import trio
 
 from execsrv._nursery import happened
 from execsrv.client.client import Client
+from execsrv.client.connection import Connection
 from execsrv.client.ending import end_for_readers
 from execsrv.client.file_paths import heard
+from execsrv.client.given import made
+from execsrv.client.inside import connection_of
 from execsrv.client.starting import LEAVE_GRACE_SECONDS
 from execsrv.directories import Endpoint
 from execsrv.errors import (
@@ -49,8 +52,10 @@ class Lease(Client):
     where no `cwd` is given, and it goes with the lease. None where it was not wanted.
     """
 
-    _server: str
-    _scratch: str | None
+    def __init__(self, connection: Connection, server: str, scratch: str | None) -> None:
+        super().__init__(connection)
+        self._server = server
+        self._scratch = scratch
 
     @property
     def server(self) -> str:
@@ -61,14 +66,6 @@ class Lease(Client):
     def scratch(self) -> str | None:
         """Directory of this lease on the server, None where none was wanted."""
         return self._scratch
-
-    @classmethod
-    def _of(cls, client: Client, server: str, scratch: str | None) -> Lease:
-        lease = cls.__new__(cls)
-        lease._connection = client._connection
-        lease._connection.directory = scratch
-        lease._server, lease._scratch = server, scratch
-        return lease
 
 
 async def open_lease(
@@ -109,7 +106,9 @@ async def open_lease(
                 raise
             else:
                 stack.push_async_exit(attempt.pop_all())
-                return Lease._of(client, str(member), held.scratch)
+                connection = connection_of(client)
+                connection.directory = held.scratch
+                return made(Lease, connection, str(member), held.scratch)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -150,7 +149,7 @@ class Held:
     def note_its_server(self) -> None:
         """Note, before the connection ends, whether its server is still there: then a broken line to it comes again."""
         assert self.client is not None
-        self._is_server_lost = self.client._connection.calls.lost is not None
+        self._is_server_lost = connection_of(self.client).calls.lost is not None
 
     async def __aenter__(self) -> Held:
         self._leases.add(self)
@@ -166,7 +165,7 @@ class Held:
         """End its commands, then its connection, and remove the directory, while others still use all of that."""
         if self.client is not None:
             self.note_its_server()
-            connection = self.client._connection
+            connection = connection_of(self.client)
             async with trio.open_nursery() as nursery:
                 for mirror in connection.mirrors.values():
                     if mirror.membership == ("", ""):  # the other ones belong to other connections

@@ -16,6 +16,7 @@ import trio
 
 from execsrv._nursery import happened, open_helpers
 from execsrv.client.client import Client
+from execsrv.client.inside import connection_of
 from execsrv.directories import Endpoint
 from execsrv.errors import (
     ConnectionFailedError,
@@ -81,7 +82,7 @@ class ClientLine:
 
     def __init__(self, client: Client) -> None:
         self.run: Callable[..., Awaitable[Any]] = client.run
-        self._connection = client._connection
+        self._connection = connection_of(client)
         self.wait_interrupted = self._connection.wait_interrupted
 
     async def ask(self) -> None:

@@ -272,3 +272,8 @@ class Pool:
         self._open_nursery()
         async with AsyncExitStack() as stack:
             yield await open_lease(stack, self._members, self._leases, self._connect, labels, share, scratch)
+
+
+def members_of(pool: Pool) -> Members:
+    """Return the servers of a pool, for what builds on it in this package."""
+    return pool._members  # noqa: SLF001  # the one way in

@@ -122,6 +122,23 @@ class OutputReceiver(trio.abc.ReceiveChannel[bytes]):
         self.close()
         await trio.lowlevel.checkpoint()
 
+    @classmethod
+    def _combined(cls, first: OutputReceiver, second: OutputReceiver) -> OutputReceiver:
+        first._check_free()
+        second._check_free()
+        first._is_open = second._is_open = False
+        outputs = first._outputs + second._outputs
+        for output in outputs:
+            output.news = outputs[0].news
+        return cls(outputs)
+
+    def _check_free(self) -> None:
+        """Raise where it cannot be combined."""
+        if self._is_read:
+            raise trio.BusyResourceError("cannot combine an output that a task receives")
+        if not self._is_open:
+            raise trio.ClosedResourceError("cannot combine an output that was closed, or combined with another")
+
 
 def combine_output_receivers(stdout_rx: OutputReceiver, stderr_rx: OutputReceiver) -> OutputReceiver:
     """Return one receiver for two, in the order of arrival. It takes the place of both, and loses nothing.
@@ -130,13 +147,4 @@ def combine_output_receivers(stdout_rx: OutputReceiver, stderr_rx: OutputReceive
     """
     if stdout_rx is stderr_rx:
         raise ValueError("stdout_rx and stderr_rx must be two receivers")
-    for receiver in (stdout_rx, stderr_rx):
-        if receiver._is_read:
-            raise trio.BusyResourceError("cannot combine an output that a task receives")
-        if not receiver._is_open:
-            raise trio.ClosedResourceError("cannot combine an output that was closed, or combined with another")
-    stdout_rx._is_open = stderr_rx._is_open = False
-    outputs = stdout_rx._outputs + stderr_rx._outputs
-    for output in outputs:
-        output.news = outputs[0].news
-    return OutputReceiver(outputs)
+    return OutputReceiver._combined(stdout_rx, stderr_rx)  # noqa: SLF001  # this function is its public word

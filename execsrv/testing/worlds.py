@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -17,6 +16,7 @@ import trio
 
 from execsrv.client.client import Client
 from execsrv.client.connect import connect
+from execsrv.client.inside import connection_of
 from execsrv.client.process import Process
 from execsrv.testing.notes import Notes
 from execsrv.testing.running_server import RunningServer
@@ -47,39 +47,33 @@ def world_of(request: pytest.FixtureRequest) -> World:
 async def open_noted(server: RunningServer, node: pytest.Item) -> AsyncIterator[Client]:
     """Connect for one test, and take notes for the report on it."""
     async with connect(server.url) as client:
-        node.stash[NOTES] = Notes(client._connection, is_here=server.pid is not None)
+        node.stash[NOTES] = Notes(connection_of(client), is_here=server.pid is not None)
         yield client
 
 
 @contextmanager
 def portal_client(world: World, server: RunningServer, node: pytest.Item) -> Iterator[Any]:
     """Connect for one test of asyncio or plain code. Leaving the block ends all that it has started."""
-    from execsrv._portal import blocking
+    from execsrv._portal.fixtures import opened
 
-    client = blocking.entered(_kinds(world), partial(open_noted, server, node))
-    try:
+    with opened(_client_class(world), open_noted, server, node) as client:
         yield client
-    finally:
-        blocking._leave(client._hold.block)
 
 
 @contextmanager
 def portal_shell(world: World, client: Any) -> Iterator[Any]:
     """Run a bash for one test of asyncio or plain code."""
-    from execsrv._portal import blocking
+    from execsrv._portal.fixtures import opened
     from execsrv.client import replwrap
 
-    shell = blocking.entered(_kinds(world), partial(replwrap.bash, client._inner), client._hold)
-    try:
+    with opened(_client_class(world), replwrap.bash, client, within=client) as shell:
         yield shell
-    finally:
-        blocking._leave(shell._hold.block)
 
 
 @contextmanager
 def portal_starter(world: World, client: Any) -> Iterator[Callable[..., Any]]:
     """Give a function that starts processes for the rest of a test of asyncio or plain code."""
-    from execsrv._portal import blocking
+    from execsrv._portal.fixtures import leave
 
     kept: list[Any] = []
 
@@ -95,17 +89,17 @@ def portal_starter(world: World, client: Any) -> Iterator[Callable[..., Any]]:
         yield start if world == "plain" else start_awaited
     finally:
         for process in kept:
-            blocking._leave(process._hold.block)
+            leave(process)
 
 
-def _kinds(world: World) -> Any:
+def _client_class(world: World) -> Any:
     if world == "plain":
         from execsrv.sync import Client as PlainClient
 
-        return PlainClient._kinds
+        return PlainClient
     from execsrv.asyncio import Client as AwaitingClient
 
-    return AwaitingClient._kinds
+    return AwaitingClient
 
 
 @asynccontextmanager

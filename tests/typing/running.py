@@ -117,5 +117,5 @@ async def wrong(client: execsrv.Client) -> None:
         await process.send_signal("HUP", "all")  # type: ignore[arg-type]
         await process.send_signal(1.5)  # type: ignore[arg-type]
         process.pid = 5  # type: ignore[misc]
-    execsrv.Process("p1")  # type: ignore[call-arg]
-    execsrv.Client(5)  # type: ignore[call-arg]
+    execsrv.Process("p1")  # type: ignore[arg-type, call-arg]
+    execsrv.Client(5)  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ class Table:
 
     def copy(self) -> Table:
         """Return a table with the same rows, to which others may be added."""
-        copied = Table.__new__(Table)
+        copied: Table = Table.__new__(Table)
         copied.rows = self.rows.copy()
         copied._packed, copied._data, copied._open = self._packed.copy(), self._data.copy(), self._open.copy()
         return copied

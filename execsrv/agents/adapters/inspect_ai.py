@@ -87,7 +87,7 @@ class ExecsrvSandboxEnvironment(SandboxEnvironment):
         interrupted: bool,
     ) -> None:
         for environment in environments.values():
-            sandbox = environment.as_type(ExecsrvSandboxEnvironment)
+            sandbox: ExecsrvSandboxEnvironment = environment.as_type(ExecsrvSandboxEnvironment)
             await _leave(sandbox._client, sandbox._close, sandbox.directory)
 
     async def exec(
