@@ -43,7 +43,7 @@ FLOORS = [
     {"_server.roster", "_server.runners"},
     {"_server.over_runner"},
     {"_server.sessions"},
-    {"_server.start_keys", "_server.looks"},
+    {"_server.start_keys", "_server.looks", "_server.ports"},
     {"_server.sizes", "_server.sharing", "_server.visits", "_server.connection_names"},
     {"_server.methods"},
     {"_server.connection"},

@@ -29,7 +29,7 @@ from execsrv.client.process import Process, collected
 from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Result, check_bound
 from execsrv.client.sharing import Sharing
-from execsrv.client.start_request import MAP_WORDS, START_WORDS, refused
+from execsrv.client.start_words import MAP_WORDS, START_WORDS, refused
 from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
 from execsrv.client.tokens import ReadToken, no_token

@@ -1,41 +1,18 @@
-"""The parts of a request to start that depend on the server: its directory, and what it would pass over. And the words
-of a start that others take, or do not."""
+"""The parts of a request to start that depend on the server, such as its directory, and what it would pass over."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from execsrv.client.connection import Connection
 from execsrv.client.file_paths import sent_path
-from execsrv.client.parameters import Path, RunKeywords, StartKeywords, string
+from execsrv.client.parameters import Path, string
 from execsrv.errors import InvalidParamsError
 from execsrv.protocol import ProcessStart
 from execsrv.protocol.login_shells import LoginShell, ShellSnapshot
 from execsrv.protocol.process_limits import ProcessLimits
-
-START_WORDS = StartKeywords.__optional_keys__
-"""Words that `Client.run` passes on to `start`."""
-
-RUN_WORDS = RunKeywords.__optional_keys__ | {"input", "text", "encoding", "errors"}
-"""Words of `Client.run`."""
-
-MAP_WORDS = RUN_WORDS - {"record"}
-"""Words of `Client.map`: of one recording, each command would write its own."""
-
-_OF_START_ALONE = {"end_with_leader", "id", "key"}
-
-
-def refused(call: str, words: Iterable[str]) -> TypeError:
-    """Return the error for the first of some words that `run`, or what runs many, does not take."""
-    word = min(words)
-    if word == "stdin":
-        return TypeError(f"{call}() takes no 'stdin': what a command reads is the 'input' of run()")
-    of_start = ", which only start() has" if word in _OF_START_ALONE else ""
-    if word == "record":
-        return TypeError(f"{call}() takes no 'record': one file is no recording of many commands")
-    return TypeError(f"{call}() got an unexpected keyword argument {word!r}{of_start}")
 
 
 def place(connection: Connection, cwd: Path | None, prepared: bool) -> str | None:

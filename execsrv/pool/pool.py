@@ -23,7 +23,7 @@ from execsrv.client.connect import connect
 from execsrv.client.many import Results
 from execsrv.client.parameters import Data, Path, RunKeywords, count, flag, seconds
 from execsrv.client.result import Result
-from execsrv.client.start_request import MAP_WORDS, RUN_WORDS, refused
+from execsrv.client.start_words import MAP_WORDS, RUN_WORDS, refused
 from execsrv.directories import Directory, Endpoint
 from execsrv.errors import CommandError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig

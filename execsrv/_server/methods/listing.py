@@ -1,4 +1,4 @@
-"""`process/list`, `process/attach` and `process/detach`: the processes of this connection, and of others."""
+"""`process/list`: the processes of this connection, and of others."""
 
 from __future__ import annotations
 
@@ -7,27 +7,14 @@ from collections.abc import Iterator
 import trio
 from msgspec import UNSET, UnsetType
 
-from execsrv._nursery import happened, owned
+from execsrv._nursery import owned
 from execsrv._processes.usage import Usage
-from execsrv._server.methods.process_dialect import process_dialect
-from execsrv._server.methods.process_passing import check_has_streams
-from execsrv._server.methods.table import Caller, Later, check_window, handles, handles_later
+from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.session import Session
 from execsrv._server.sharing import Shared
 from execsrv._server.starting import Starting
-from execsrv._server.view import View  # here, so that it is loaded with the descriptors that are kept for methods
 from execsrv._wire.paths import uri_from_path
-from execsrv._wire.quoting import quoted
-from execsrv.errors import ProcessExistsError, UnknownProcessError
-from execsrv.protocol import (
-    ListedProcess,
-    Nothing,
-    ProcessAttach,
-    ProcessAttached,
-    ProcessDetach,
-    ProcessList,
-    ProcessListing,
-)
+from execsrv.protocol import ListedProcess, ProcessList, ProcessListing
 
 ANSWER_SECONDS = 2.0
 """So long all runners together have to say what their commands take. Nobody waits for a list because one does not."""
@@ -138,46 +125,3 @@ def _cwd(process: Session | Starting) -> str | None:
 
 def _since(then: float) -> int:
     return int((trio.current_time() - then) * 1000)
-
-
-@handles_later("process/attach")
-def process_attach(caller: Caller, params: ProcessAttach) -> ProcessAttached | Later[ProcessAttached]:
-    visits = caller.shared.visits
-    shared = caller.shared.directory.find(params.connection, visits)
-    visits.member_of(shared)
-    check_window(caller.config, params.window_bytes)
-    id = params.attached_id if params.attached_id is not None else f"{shared.id}/{params.process_id}"
-
-    def attached(session: Session) -> ProcessAttached:
-        member = visits.member_of(shared)  # as it is now: who has waited for a start may have been put out meanwhile
-        if caller.sessions.knows(id):
-            raise ProcessExistsError(f"process ID already exists: `{id}`", processId=id)
-        check_has_streams(session, "seen")
-        after = params.after_seq or 0
-        pace = caller.config.viewed_bytes_per_second
-        view: View = visits.attach_to(member, session, id, after, params.window_bytes, process_dialect, pace)
-        view.begin()
-        reader = view.reader
-        argv = list(session.argv)
-        return ProcessAttached(id, session.pid, argv, session.is_terminal, reader.next_seq, reader.gap)
-
-    if (session := shared.sessions.find(params.process_id)) is not None:
-        return attached(session)
-    starting = shared.sessions.starting(params.process_id)
-    if starting is None:
-        raise UnknownProcessError(f"unknown process id {quoted(params.process_id)} of connection {shared.id}")
-
-    async def attached_later() -> ProcessAttached:
-        await happened(starting.over)
-        return attached(starting.session())
-
-    return attached_later()
-
-
-@handles("process/detach", of="process_id")
-def process_detach(caller: Caller, params: ProcessDetach) -> Nothing:
-    if (session := caller.sessions.find(params.process_id)) is not None:
-        session.feed.let_run()
-    else:
-        caller.shared.visits.detach(params.process_id)
-    return Nothing()

@@ -21,10 +21,11 @@ from msgspec import UNSET, UnsetType
 from execsrv._log.entries import Closed, Exited, Gap
 from execsrv._log.search import Search
 from execsrv._nursery import owned
-from execsrv._server.looks import Looks, accepts, addresses_of
+from execsrv._server.looks import Looks
 from execsrv._server.methods.process import heard_by, own_name, required_session, while_heard
 from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import Caller, Later, handles_later
+from execsrv._server.ports import accepts, addresses_of
 from execsrv._server.session import Session
 from execsrv.errors import ForbiddenError, InvalidParamsError
 from execsrv.protocol import (
