@@ -1,10 +1,10 @@
-"""The one command of `execsrv run`: what was asked for, how it ended, and when a signal means "now"."""
+"""The one command of `execsrv run`, here or there: what was asked for, its times, what signals mean, and its end."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import trio
@@ -21,8 +21,8 @@ from execsrv.protocol.process_limits import ProcessUsage
 TIMED_OUT = 124
 """The exit status as in timeout(1). As in env(1), 126 is not executable and 127 not found."""
 
-AFTERMATH_SECONDS = 2.0
-"""The most of that grace for what outlives the command: its caller waits for nothing else."""
+_AFTERMATH_SECONDS = 2.0
+"""The most of the grace for what outlives the command: its caller waits for nothing else."""
 
 QUIET_SECONDS = 0.2
 """Silence after which streams count as at their end, and time for what is about to end by itself."""
@@ -35,7 +35,6 @@ _AGAIN_SECONDS = 5.0
 
 _ECHO_SECONDS = 0.01
 """A parent that leads our process group and asks twice in so short a time has asked us and then all: timeout(1)."""
-
 
 _NAMED = 5
 """So many processes that outlived the command are named."""
@@ -107,6 +106,11 @@ class RunOptions(Struct, frozen=True):
         """True where the command is to have fewer rights."""
         return bool(self.sandbox is not None or self.no_network or self.read_only or self.hide or self.or_landlock)
 
+    @property
+    def aftermath(self) -> float:
+        """The grace for what outlives the command, in seconds."""
+        return min(self.grace, _AFTERMATH_SECONDS)
+
 
 class Recorder(Protocol):
     """Something that takes output too."""
@@ -129,7 +133,82 @@ class Ended(NamedTuple):
     """What it has used, where it had limits."""
 
 
-class Insistence:
+Cause = Literal["timeout", "idle"]
+
+
+class Clocks:
+    """The times of a command: the one in which it has to be done, and the one for which it may be silent."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self.ended_by: Cause | None = None
+        """The one that has ended the command, as whoever ends it notes."""
+        self._options = options
+        self._silence = trio.CancelScope()
+
+    def watch(self, nursery: trio.Nursery, end: Callable[[Cause], Awaitable[None]]) -> None:
+        """Call `end` when one of them is over, in a task of the nursery."""
+        if (timeout := self._options.timeout) is not None:
+            nursery.start_soon(_end_at, trio.CancelScope(deadline=trio.current_time() + timeout), "timeout", end)
+        if self._options.idle_timeout is not None:
+            self.touch()
+            nursery.start_soon(_end_at, self._silence, "idle", end)
+
+    def touch(self) -> None:
+        """Have the silence begin now."""
+        if self._options.idle_timeout is not None:
+            self._silence.deadline = trio.current_time() + self._options.idle_timeout
+
+
+async def _end_at(clock: trio.CancelScope, cause: Cause, end: Callable[[Cause], Awaitable[None]]) -> None:
+    with clock:
+        await trio.sleep_forever()
+    await end(cause)
+
+
+class Passing:
+    """The way of our signals to a command that runs: which are told to it, and by which it is killed."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        *,
+        resize: Callable[[], object],
+        send: Callable[[Heard], object],
+        kill: Callable[[int, float], object],
+        is_hung_up: bool,
+    ) -> None:
+        """`kill` is given the signal, and the seconds until then. `is_hung_up` is true of one that we alone hear of."""
+        self.raw_again: Callable[[], None] = lambda: None
+        """Makes our terminal raw once more."""
+        self._options = options
+        self._resize = resize
+        self._send = send
+        self._kill = kill
+        self._is_hung_up = is_hung_up
+        self._insistence = _Insistence()
+
+    def is_of_terminal(self, number: int) -> bool:
+        """Do what a signal means for the command's terminal. Return True where it means nothing else."""
+        if not self._options.tty or number not in (signal.SIGWINCH, signal.SIGCONT):
+            return False
+        if number == signal.SIGCONT:
+            self.raw_again()
+        self._resize()
+        return number == signal.SIGWINCH
+
+    def hear(self, heard: Heard) -> None:
+        """Pass a signal on. A second that asks for the end kills, and the first does where its grace is over."""
+        weight = "first" if self._options.is_init else self._insistence.weigh(heard)
+        if weight == "second":
+            self._kill(heard.number, 0)
+        elif weight == "first":
+            self._send(heard)
+            hangs_up = heard.number == signal.SIGHUP and heard.by_kernel and self._is_hung_up
+            if heard.number == signal.SIGTERM or hangs_up:
+                self._kill(heard.number, self._options.grace)
+
+
+class _Insistence:
     """Tells the second request to end from the first."""
 
     def __init__(self) -> None:

@@ -7,26 +7,16 @@ our streams, and an idle timeout or a recording, for which its output has to com
 
 from __future__ import annotations
 
-import math
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import trio
 from msgspec.structs import replace
 
 from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, ignored_signals
-from execsrv._cli.job import (
-    AFTERMATH_SECONDS,
-    QUIET_SECONDS,
-    Ended,
-    Insistence,
-    Recorder,
-    RunOptions,
-    say_ended,
-    timed_out,
-)
+from execsrv._cli.job import QUIET_SECONDS, Cause, Clocks, Ended, Passing, Recorder, RunOptions, say_ended, timed_out
 from execsrv._cli.local_place import enter, has_no_children, inherited_environment
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
@@ -108,20 +98,24 @@ class _Life:
         self._limits = spawned.limits
         self._streams = streams
         self._nursery: trio.Nursery | None = None
-        self._insistence = Insistence()
-        self._idle = trio.CancelScope()
-        self._timed_out: str | None = None
+        self._clocks = Clocks(options)
+        self._passing = Passing(
+            options,
+            resize=lambda: streams.resize(terminal.window()),  # of which nobody is told in the background
+            send=lambda heard: self._tree.signal_now(heard.number, "leader"),
+            kill=lambda _, grace: self._kill_after(grace),
+            is_hung_up=options.tty,
+        )
         self._is_over = False
         self._is_ending = False
-        self._raw_again: Callable[[], None] = lambda: None
-        streams.touched = self._touch
-        streams.broken = lambda: self._ask(signal.SIGHUP) if options.tty else None
+        streams.touched = self._clocks.touch
+        streams.broken = lambda: self._ask(options.grace, signal.SIGHUP) if options.tty else None
 
     async def live(self, signals: Signals, news: AsyncIterator[int]) -> Ended:
         """Watch it, and end what outlives it. Return how it ended."""
         options, streams = self._options, self._streams
         try:
-            with terminal.raw_terminal(options.tty) as self._raw_again:
+            with terminal.raw_terminal(options.tty) as self._passing.raw_again:
                 async with open_helpers() as nursery:
                     self._nursery = nursery
                     nursery.start_soon(self._hear_signals, signals)
@@ -129,7 +123,7 @@ class _Life:
                         nursery.start_soon(self._pass_keys)
                     else:
                         nursery.start_soon(self._stop_along, news)
-                    self._watch_time(nursery)
+                    self._clocks.watch(nursery, self._end_in_time)
                     streams.others += watch_silence(options, nursery)
                     streams.pump(nursery)
                     status = await self._tree.leader.wait_exited()
@@ -146,10 +140,10 @@ class _Life:
             if self._limits is not None:
                 usage = self._limits.usage()
                 self._limits.remove()
-        if left and self._timed_out is None:
+        if (cause := self._clocks.ended_by) is not None:
+            return timed_out(options, idle=cause == "idle")
+        if left:
             say_ended(options, left)
-        if self._timed_out is not None:
-            return timed_out(options, idle=self._timed_out == "idle")
         ended = Ended(status.code, status.signal)
         if self._limits is None:
             return ended
@@ -171,17 +165,15 @@ class _Life:
             await self._tree.wait_alone()
         left = await self._tree.remaining()
         if left:
-            grace = min(self._options.grace, AFTERMATH_SECONDS)
-            if grace > 0:
+            if self._options.aftermath > 0:
                 self._signal_all()
-                with trio.move_on_after(grace):
+                with trio.move_on_after(self._options.aftermath):
                     await self._tree.wait_alone()
             await self._tree.kill()
         return left
 
-    def _ask(self, number: int = signal.SIGTERM, *, longest: float = math.inf) -> None:
+    def _ask(self, grace: float, number: int = signal.SIGTERM) -> None:
         """Ask all of it to end, and kill it when the grace is over."""
-        grace = min(self._options.grace, longest)
         if grace > 0:
             self._signal_all(number)
         self._kill_after(grace)
@@ -204,26 +196,10 @@ class _Life:
         assert self._nursery is not None
         self._nursery.start_soon(kill)
 
-    # -- its time --
-
-    def _watch_time(self, nursery: trio.Nursery) -> None:
-        if self._options.timeout is not None:
-            clock = trio.CancelScope(deadline=trio.current_time() + self._options.timeout)
-            nursery.start_soon(self._end_at, clock, "timeout")
-        if self._options.idle_timeout is not None:
-            self._touch()
-            nursery.start_soon(self._end_at, self._idle, "idle")
-
-    async def _end_at(self, clock: trio.CancelScope, cause: str) -> None:
-        with clock:
-            await trio.sleep_forever()
-        if not self._tree.leader.has_ended and self._timed_out is None:
-            self._timed_out = cause
-            self._ask()
-
-    def _touch(self) -> None:
-        if self._options.idle_timeout is not None:
-            self._idle.deadline = trio.current_time() + self._options.idle_timeout
+    async def _end_in_time(self, cause: Cause) -> None:
+        if not self._tree.leader.has_ended and self._clocks.ended_by is None:
+            self._clocks.ended_by = cause
+            self._ask(self._options.grace)
 
     # -- signals and keys --
 
@@ -233,27 +209,14 @@ class _Life:
                 await self._hear(heard)
 
     async def _hear(self, heard: Heard) -> None:
-        """Pass a signal on, unless the command has it already. A second that asks for the end kills."""
+        """Pass a signal on, unless the command has it already."""
         number = heard.number
         if self._is_over:
             if number in ENDING:
                 self._kill_after(0)
             return
-        if self._options.tty and number in (signal.SIGWINCH, signal.SIGCONT):
-            if number == signal.SIGCONT:
-                self._raw_again()
-            self._streams.resize(terminal.window())  # of which nobody is told in the background
-            if number == signal.SIGWINCH:
-                return
-        if await self._has_it(heard):
-            return
-        weight = "first" if self._options.is_init else self._insistence.weigh(heard)
-        if weight == "second":
-            self._kill_after(0)
-        elif weight == "first":
-            self._tree.signal_now(number, "leader")
-            if number == signal.SIGTERM or (number == signal.SIGHUP and heard.by_kernel and self._options.tty):
-                self._kill_after(self._options.grace)
+        if not self._passing.is_of_terminal(number) and not await self._has_it(heard):
+            self._passing.hear(heard)
 
     async def _has_it(self, heard: Heard) -> bool:
         """Tell whether the command was sent a signal together with us, or sent it to our group itself."""
@@ -269,7 +232,7 @@ class _Life:
             return
         escape = terminal.Escape() if os.isatty(0) else None
         if await self._streams.pass_keys(escape):
-            self._ask(longest=AFTERMATH_SECONDS)
+            self._ask(self._options.aftermath)
 
     async def _stop_along(self, news: AsyncIterator[int]) -> None:
         """Stop when the command has stopped, so that whoever waits for us hears of it. We are continued together."""

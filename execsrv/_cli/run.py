@@ -124,42 +124,38 @@ async def _run(options: RunOptions, signals: Signals, report: Recorder | None) -
     return await run_there(options, options.url, signals, report)
 
 
+_NOBODY_ASKS = "with --pool: nobody would know where to ask for it"
+_REFUSED: tuple[tuple[str, bool, str, str], ...] = (
+    ("label", False, "pool", "without --pool"),
+    ("detach", True, "pool", _NOBODY_ASKS),
+    ("name", True, "pool", _NOBODY_ASKS),
+    ("no_bring", True, "pool", "with --pool: name the server by --url"),
+    *((name, True, "detach", "with --detach") for name in ("leave", "record", "junit", "pass_fd", "no_stdin")),
+    ("name", False, "url detach", "without --url or --detach: it is a server that others ask for it"),
+    ("secret_env", False, "url detach", "without --url: it is the server that has secrets"),
+    ("runner", False, "url detach", "without --url: it is for places that a server cannot enter"),
+    ("leave", True, "url", "with --url: a server ends what it has started"),
+    ("leave", True, "tty", "with --tty: the terminal ends with the command"),
+    ("leave", True, "confines", "for a command that is confined"),
+    ("pass_fd", True, "confines", "for a command that is confined"),
+    ("pass_fd", True, "url", "with --url: a descriptor cannot be sent"),
+)
+"""Options that cannot be kept with another one, or without one of some, and why."""
+
+
 def _check(options: RunOptions) -> None:
     """Raises `ExecsrvError` for options that cannot be kept."""
     for setting in options.secret_env:
         if not all(setting.partition("=")):
             raise ExecsrvError(f"invalid --secret-env `{setting}`; expected `NAME=SECRET`")
-    if options.label and options.pool is None:
-        raise ExecsrvError("cannot use --label without --pool")
-    if options.pool is not None and (options.detach or options.name is not None):
-        word = "--detach" if options.detach else "--name"
-        raise ExecsrvError(f"cannot use {word} with --pool: nobody would know where to ask for it")
-    if options.pool is not None and options.no_bring:
-        raise ExecsrvError("cannot use --no-bring with --pool: name the server by --url")
-    if options.detach:
-        for name in ("leave", "record", "junit", "pass_fd", "no_stdin"):
-            if getattr(options, name):
-                raise ExecsrvError(f"cannot use --{name.replace('_', '-')} with --detach")
-    elif options.name is not None and options.url is None:
-        raise ExecsrvError("cannot use --name without --url or --detach: it is a server that others ask for it")
-    if options.url is None and options.secret_env and not options.detach:
-        raise ExecsrvError("cannot use --secret-env without --url: it is the server that has secrets")
-    if options.url is None and options.pool is None and options.runner is not None and not options.detach:
-        raise ExecsrvError("cannot use --runner without --url: it is for places that a server cannot enter")
+    for name, is_with, others, why in _REFUSED:
+        if _is_given(options, name) and is_with == any(_is_given(options, other) for other in others.split()):
+            raise ExecsrvError(f"cannot use --{name.replace('_', '-')} {why}")
     if options.runner is not None and " " in options.runner:
         try:
             shlex.split(options.runner)
         except ValueError as error:
             raise ExecsrvError(f"invalid --runner `{options.runner}`: {error}") from None
-    if options.url is not None and options.leave:
-        raise ExecsrvError("cannot use --leave with --url: a server ends what it has started")
-    if options.tty and options.leave:
-        raise ExecsrvError("cannot use --leave with --tty: the terminal ends with the command")
-    if options.confines and (options.leave or options.pass_fd):
-        word = "--leave" if options.leave else "--pass-fd"
-        raise ExecsrvError(f"cannot use {word} for a command that is confined")
-    if options.url is not None and options.pass_fd:
-        raise ExecsrvError("cannot use --pass-fd with --url: a descriptor cannot be sent")
     for descriptor in options.pass_fd:
         try:
             # Those that we were started with are not closed by an exec; all others here are our own.
@@ -168,3 +164,8 @@ def _check(options: RunOptions) -> None:
             is_ours = True
         if is_ours:
             raise ExecsrvError(f"cannot pass descriptor {descriptor}: {os.strerror(errno.EBADF)}")
+
+
+def _is_given(options: RunOptions, name: str) -> bool:
+    value = getattr(options, name)
+    return value is not None and value is not False and value not in ((), [])

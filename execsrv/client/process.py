@@ -231,8 +231,9 @@ class Process(Dialogue, Reading, metaclass=Given):
 
 def collected(process: Process, mode: TextMode | None, max_bytes: int | None, truncate: bool) -> Collected:
     """Return what collects the output of a process."""
-    if not mirror_of(process).reader.is_passed:
-        return Collected(process, mode, max_bytes, truncate)
+    mirror = mirror_of(process)
+    if not mirror.reader.is_passed:
+        return Collected(process, mirror, mode, max_bytes, truncate)
     from execsrv.client.passed_result import PassedCollected
 
-    return PassedCollected(process, mode, max_bytes, truncate)
+    return PassedCollected(process, mirror, mode, max_bytes, truncate)

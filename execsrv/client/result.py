@@ -15,7 +15,6 @@ from execsrv._log.log import Closed, Gap
 from execsrv._nursery import open_helpers
 from execsrv.client.ending import wait_alone
 from execsrv.client.inbox import Part, part_of
-from execsrv.client.inside import mirror_of
 from execsrv.client.parameters import Data, flag
 from execsrv.client.text import TextMode, decoded, split_lines
 from execsrv.errors import (
@@ -36,6 +35,7 @@ from execsrv.protocol.sandbox import Denial
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from execsrv.client.mirror import Mirror
     from execsrv.client.process import Process
     from execsrv.client.reading import Event
 
@@ -143,9 +143,11 @@ class Collected:
     asked of the server last.
     """
 
-    def __init__(self, process: Process, mode: TextMode | None, max_bytes: int | None, truncate: bool) -> None:
+    def __init__(
+        self, process: Process, mirror: Mirror, mode: TextMode | None, max_bytes: int | None, truncate: bool
+    ) -> None:
         self._process = process
-        self._mirror = mirror_of(process)
+        self._mirror = mirror
         self._mode = mode
         self._may_cut = flag("truncate", truncate)
         self._bound = check_bound(max_bytes)
@@ -227,12 +229,12 @@ class Collected:
             self._left_out += sum(event.omitted.values())
 
     def _result(self, also_ended: list[Member] | None = None) -> Result[Any]:
-        process, closed, exited = self._process, self._process.closed, self._mirror.exited
+        closed, exited = self._process.closed, self._mirror.exited
         assert exited is not None
         if self._left_out and not self._mirror.drops and not self._may_cut:
             raise self._truncated(f"lost {self._left_out} bytes of output, which were not read in time")
         return Result(
-            argv=process.argv,
+            argv=self._process.argv,
             exit_code=exited.exit_code,
             signal=exited.signal,
             reason=exited.reason,
@@ -257,11 +259,10 @@ class Collected:
 
     def _known(self) -> dict[str, Any]:
         """Return what is known of the command, for an error."""
-        process = self._process
         return {
-            "exit_code": process.exit_code,
-            "signal": process.signal,
-            "reason": process.reason,
+            "exit_code": self._process.exit_code,
+            "signal": self._process.signal,
+            "reason": self._process.reason,
             "stdout": self._so_far("stdout"),
             "stderr": self._so_far("stderr"),
         }
