@@ -9,6 +9,7 @@ import math
 import os
 import random
 import stat
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,37 @@ async def test_a_move_to_another_file_system_copies(memory_client: Client, here:
     await memory_client.files.move(here / "t", small_disk / "t")
     assert (small_disk / "t/f").read_bytes() == b"x"
     assert names(here) == ["small"]
+
+
+@pytest.mark.parametrize("kind", ["write", "copy"])
+async def test_nobody_may_more_with_a_file_than_its_acl_says(
+    memory_client: Client, here: Path, small_disk: Path, kind: str
+) -> None:
+    """Where there is one, its mask stands in the bits of the group."""
+    path = here / "f"
+    path.write_bytes(b"secret")
+    path.chmod(0o600)
+    entries = [(1, 6, 0xFFFFFFFF), (2, 6, 1234), (4, 0, 0xFFFFFFFF), (0x10, 6, 0xFFFFFFFF), (0x20, 0, 0xFFFFFFFF)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", acl)
+    except OSError:
+        pytest.skip("no ACLs here")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    match kind:
+        case "write":
+            await memory_client.files.write(path, b"secret")
+        case "copy":
+            await memory_client.files.copy(path, here / "to")
+            path = here / "to"
+        case _:
+            await memory_client.files.move(path, small_disk / "to")
+            path = small_disk / "to"
+    try:
+        assert os.getxattr(path, "system.posix_acl_access") == acl
+    except OSError:
+        assert kind == "move"  # to a file system without
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 # -- path objects --

@@ -15,6 +15,14 @@ from contextlib import suppress
 import trio
 
 from execsrv._files.holding import FREE_BYTES, hold, note_written
+from execsrv._files.kept import (
+    Permissions,
+    keep_all,
+    keep_owner,
+    keep_permissions,
+    permissions_of,
+    set_permissions,
+)
 from execsrv._files.procfs import check_step
 from execsrv._files.roots import Place, failure
 from execsrv._wire.paths import part_name
@@ -22,9 +30,6 @@ from execsrv._wire.quoting import shown
 from execsrv.errors import FileRefusedError
 
 PIECE_BYTES = 1024 * 1024
-
-_PERMISSIONS = 0o777
-"""The bits of a mode that pass on to another file by themselves: none that gives the rights of its owner."""
 
 
 def open_file(place: Place, flags: int, mode: int = 0o666) -> int:
@@ -105,21 +110,19 @@ def put_file(place: Place, data: bytes, permissions: int | None, modified_at_ns:
     It is written beside and renamed. Without `permissions` it has those of the file that was there, but runs as nobody
     else, or the usual ones; its owner stays where the system lets us give files away.
     """
-    try:
-        before = place.status()
-        _require_file(place, before.st_mode, os.O_WRONLY)
-    except FileNotFoundError:
-        before = None
+    before = _facts_before(place)
     beside = Place(place.directory, part_name(place.name), place.path, place.asked)
-    descriptor = beside.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if permissions is None else 0o600)
+    is_usual = permissions is None and before is None
+    descriptor = beside.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if is_usual else 0o600)
     try:
         try:
             write_at(descriptor, data, 0)
             if before is not None:
-                if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                    with suppress(OSError):
-                        os.fchown(descriptor, before.st_uid, before.st_gid)
-                permissions = before.st_mode & _PERMISSIONS if permissions is None else permissions
+                owner, kept = before
+                if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+                    keep_owner(descriptor, owner)
+                if permissions is None:
+                    keep_permissions(descriptor, kept)
             if permissions is not None:
                 os.fchmod(descriptor, permissions)
             if modified_at_ns is not None:
@@ -133,6 +136,20 @@ def put_file(place: Place, data: bytes, permissions: int | None, modified_at_ns:
         if isinstance(error, OverflowError):
             raise failure(errno.EINVAL) from None
         raise
+
+
+def _facts_before(place: Place) -> tuple[os.stat_result, Permissions] | None:
+    """Return the facts of the file that another one is to replace, None where nothing is there."""
+    try:
+        descriptor = place.open(os.O_PATH)
+    except FileNotFoundError:
+        return None
+    try:
+        before = os.fstat(descriptor)
+        _require_file(place, before.st_mode, os.O_WRONLY)
+        return before, permissions_of(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checksum(descriptor: int, offset: int, size: int) -> tuple[str, int]:
@@ -165,20 +182,19 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
             written += os.pwrite(descriptor, left[written:], offset + written)
 
 
-def copy_file(source: Place, destination: Place) -> None:
-    """Copy content and permissions of a file. A copy onto the file itself changes nothing.
+def copy_file(source: Place, destination: Place, *, exact: bool = False) -> None:
+    """Copy content and permissions of a file; with `exact`, all that it has. A copy onto the file changes nothing.
 
     The copy belongs to us, so it does not run with its owner's rights as the file may have done.
     """
     reader = open_file(source, os.O_RDONLY)
     try:
-        status = os.fstat(reader)
-        permissions = status.st_mode & _PERMISSIONS
-        writer = open_file(destination, os.O_WRONLY | os.O_CREAT, permissions)
+        writer = open_file(destination, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            if os.path.samestat(status, os.fstat(writer)):
+            if os.path.samestat(os.fstat(reader), os.fstat(writer)):
                 return
-            os.fchmod(writer, permissions)  # before the content is there for others to read
+            if not exact:
+                set_permissions(writer, permissions_of(reader))  # before the content is there for others to read
             os.ftruncate(writer, 0)
             offset = 0
             while piece := os.read(reader, PIECE_BYTES):
@@ -186,6 +202,8 @@ def copy_file(source: Place, destination: Place) -> None:
                 note_written(len(piece))
                 write_at(writer, piece, offset)
                 offset += len(piece)
+            if exact:
+                keep_all(writer, reader)
         finally:
             os.close(writer)
     finally:
