@@ -64,6 +64,21 @@ def small_disk(here: Path) -> Iterator[Path]:
         libc.umount2(os.fsencode(folder), 2)
 
 
+@pytest.fixture
+def twin(here: Path) -> Iterator[tuple[Path, Path]]:
+    """Two paths of one directory, by a mount."""
+    one, two = here / "one", here / "two"
+    one.mkdir()
+    two.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(os.fsencode(one), os.fsencode(two), None, 4096, None):
+        pytest.skip("not allowed to mount a directory")
+    try:
+        yield one, two
+    finally:
+        libc.umount2(os.fsencode(two), 2)
+
+
 def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
@@ -264,15 +279,111 @@ async def test_names_are_changed(client: Client, here: Path) -> None:
     assert names(here) == ["a"]
 
 
-async def test_a_move_to_another_file_system_copies(memory_client: Client, here: Path, small_disk: Path) -> None:
-    (here / "t").mkdir()
-    (here / "t/f").write_bytes(b"x")
-    await memory_client.files.move(here / "t", small_disk / "t")
-    assert (small_disk / "t/f").read_bytes() == b"x"
+def kept(top: Path) -> dict[str, tuple[object, ...]]:
+    """Return what a move has to keep of a tree."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [top, *sorted(top.rglob("*"))]:
+        facts = path.lstat()
+        what = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(top))] = what, facts.st_mode, facts.st_mtime_ns, facts.st_uid, facts.st_gid
+    return found
+
+
+async def test_a_move_to_another_file_system_keeps_all(memory_client: Client, here: Path, small_disk: Path) -> None:
+    move = memory_client.files.move
+    (here / "t/secret").mkdir(parents=True)
+    (here / "t/secret/key").write_bytes(b"key")
+    (here / "t/secret/link").symlink_to("key")
+    os.chown(here / "t/secret/key", 1234, 1234)
+    (here / "t/secret/key").chmod(0o4751)
+    for path in (here / "t/secret/key", here / "t/secret/link", here / "t/secret", here / "t"):
+        os.utime(path, ns=(10**18, 10**18 + len(str(path))), follow_symlinks=False)
+    (here / "t/secret").chmod(0o500)
+    (here / "t").chmod(0o2700)
+    before = kept(here / "t")
+    (small_disk / "t").mkdir()
+    await move(here / "t", small_disk / "t")
+    assert kept(small_disk / "t") == before
     assert names(here) == ["small"]
+    (small_disk / "target").write_bytes(b"precious")
+    for name in ("link", "other"):
+        (small_disk / name).symlink_to("target")
+    (here / "f").write_bytes(b"f")
+    (here / "l").symlink_to("f")
+    await move(here / "l", small_disk / "other")
+    await move(here / "f", small_disk / "link")
+    assert os.readlink(small_disk / "other") == "f"
+    assert not (small_disk / "link").is_symlink()
+    assert [(small_disk / name).read_bytes() for name in ("link", "target")] == [b"f", b"precious"]
+    assert names(here) == ["small"]
+    assert names(small_disk) == ["link", "other", "t", "target"]
 
 
-@pytest.mark.parametrize("kind", ["write", "copy"])
+async def test_a_move_to_another_file_system_that_fails_changes_nothing(
+    memory_client: Client, here: Path, small_disk: Path
+) -> None:
+    (here / "t/d").mkdir(parents=True)
+    (here / "t/f").write_bytes(b"x")
+    os.mkfifo(here / "t/d/fifo")
+    (here / "big").write_bytes(bytes(4 << 20))
+    (small_disk / "old").write_bytes(b"precious")
+    (small_disk / "full").mkdir()
+    (small_disk / "full/f").touch()
+    for source, to, why in (
+        ("t", "t", "t/d/fifo` is no file, directory or link"),
+        ("t/d/fifo", "fifo", "t/d/fifo` is no file, directory or link"),
+        ("t", "full", "Directory not empty"),
+        ("t", "old", "Not a directory"),
+        ("big", "full", "Is a directory"),
+        ("big", "old", "No space left"),
+    ):
+        with pytest.raises(FileError, match=f"cannot move '{here}/{source}' to '{small_disk}/{to}': .*{why}"):
+            await memory_client.files.move(here / source, small_disk / to)
+    assert (small_disk / "old").read_bytes() == b"precious"
+    assert names(small_disk) == ["full", "old"]
+    assert (names(here), names(here / "t"), names(here / "t/d")) == (["big", "small", "t"], ["d", "f"], ["fifo"])
+
+
+async def test_a_move_to_where_it_is_already_by_another_mount_loses_nothing(
+    memory_client: Client, twin: tuple[Path, Path]
+) -> None:
+    one, two = twin
+    (one / "f").write_bytes(b"precious")
+    (one / "d/e").mkdir(parents=True)
+    (one / "d/e/f").write_bytes(b"precious")
+    for source, to, why in (
+        ("f", "f", "both paths lead to the same file"),
+        ("d", "d", "both paths lead to the same file"),
+        ("d/e", "d", "Directory not empty"),
+        ("d", "d/e/g", "to itself or one of its descendants"),
+    ):
+        with pytest.raises(FileError, match=why):
+            await memory_client.files.move(one / source, two / to)
+    assert (names(one), names(one / "d"), names(one / "d/e")) == (["d", "f"], ["e"], ["f"])
+    assert (one / "f").read_bytes() == (one / "d/e/f").read_bytes() == b"precious"
+    await memory_client.files.move(one / "d", two / "g")
+    assert (names(one), (one / "g/e/f").read_bytes()) == (["f", "g"], b"precious")
+
+
+async def test_a_copy_has_the_permissions_and_links_of_its_tree(memory_client: Client, here: Path) -> None:
+    (here / "t/secret/closed").mkdir(parents=True)
+    (here / "t/secret/closed/f").touch()
+    (here / "t/secret/link").symlink_to("closed")
+    (here / "t/secret/closed").chmod(0o500)
+    (here / "t/secret").chmod(0o700)
+    (here / "shared").mkdir()
+    (here / "shared").chmod(0o2775)
+    for _ in range(2):  # into what is there
+        await memory_client.files.copy(here / "t", here / "shared/t")
+        await memory_client.files.copy(here / "t/secret/link", here / "link")
+    modes = [stat.S_IMODE((here / "shared/t" / name).stat().st_mode) for name in ("", "secret", "secret/closed")]
+    assert modes == [0o2755, 0o2700, 0o2500]
+    assert os.readlink(here / "shared/t/secret/link") == os.readlink(here / "link") == "closed"
+    with pytest.raises(FileError, match="File exists"):
+        await memory_client.files.copy(here / "link", here / "t/secret")
+
+
+@pytest.mark.parametrize("kind", ["write", "copy", "move"])
 async def test_nobody_may_more_with_a_file_than_its_acl_says(
     memory_client: Client, here: Path, small_disk: Path, kind: str
 ) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import trio
 
 from execsrv._budget.allowance import Allowance
-from execsrv._files import AnswersLeft, Tell, changes, contents, details, listings
+from execsrv._files import AnswersLeft, Tell, changes, contents, details, listings, moves
 from execsrv._files.blocks import Blocks
 from execsrv._files.roots import Place
 from execsrv._files.rules import Use
@@ -220,8 +220,11 @@ class Files:
         """Give a file, a link or a directory another path."""
         source = self._work.checked(params.source_path, "sourcePath")
         destination = self._work.checked(params.destination_path, "destinationPath")
-        roots = self._work.roots_of(params)
-        await self._work.in_thread(lambda: details.rename(roots, source, destination))
+        roots, config = self._work.roots_of(params), self._work.config
+        if params.across:
+            await self._work.in_thread(lambda: moves.move(roots, source, destination, config))
+        else:
+            await self._work.in_thread(lambda: details.rename(roots, source, destination))
         return Nothing()
 
     async def symlink(self, params: LinkCreate) -> Nothing:

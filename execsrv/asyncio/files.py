@@ -110,7 +110,8 @@ class Files(Facade, of=TrioFiles):
     async def move(self, source: ServerPath, destination: ServerPath) -> None:
         """Give a file, a link or a directory another path, in place of the file or empty directory that is there.
 
-        To another file system it is copied, and then removed.
+        To another file system it is copied with all that it has, and then removed. What cannot be copied there, such as
+        a fifo, is a `FileError` that changes nothing.
         """
         return await self._wait("move", source, destination)
 

@@ -1,7 +1,6 @@
 """All that can be done with files of the server, on plain paths: one request each, or a few that belong together.
 
-A request that was asked again, since the connection was interrupted before its answer, may find its own work done
-already: that is no error.
+Names and facts are those of `RemoteNames`; here are lists and contents.
 """
 
 from __future__ import annotations
@@ -9,37 +8,26 @@ from __future__ import annotations
 import errno
 import hashlib
 import posixpath
-from contextlib import suppress
-from typing import Any
 
-import trio
-from msgspec import Struct
-
-from execsrv._wire.paths import escaped, part_name
 from execsrv.client.blocks import Progressed, Read, Write, agreed, receive, send
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_handles import OpenFile, check_size
 from execsrv.client.file_info import FileInfo, info
-from execsrv.client.file_paths import doing, heard, is_missing, sent
+from execsrv.client.file_paths import doing, heard, sent
 from execsrv.client.local_files import Threads
+from execsrv.client.remote_names import RemoteNames
 from execsrv.client.unfinished import is_kept, part_for
 from execsrv.errors import BadAnswerError, FileError, LimitExceededError, NotFoundError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.protocol import (
     CanonicalPath,
-    DirectoryCreate,
     FileAppend,
-    FileChange,
-    FileCopy,
     FileData,
     FileList,
     FilePath,
-    FileRemove,
-    FileRename,
     FileStat,
     FileStatus,
     FileWrite,
-    LinkCreate,
     Nothing,
 )
 
@@ -47,35 +35,18 @@ _MOST_WAITING = 1_000_000
 """The most entries of a tree that are remembered at a time: there are more only where a server makes them up."""
 
 
-class RemoteChanges:
+class RemoteChanges(RemoteNames):
     """Files of one server: no more than the settings allow is gathered, whatever that says of them."""
 
     def __init__(self, calls: FileCalls, config: ClientConfig) -> None:
-        self.calls = calls
+        super().__init__(calls, config.leave_timeout)
         self.config = config
-        self.patience = config.leave_timeout
         self.max_read_bytes = config.max_read_bytes
         self.max_tree_entries = config.max_tree_entries
         self.threads = Threads()
         self._takes_any = config.max_message_bytes >= CLIENT_DEFAULTS.max_message_bytes  # that a file may be sent in
 
-    # -- facts --
-
-    async def stat(self, path: str, *, follow: bool = True) -> FileInfo:
-        """Return the facts of what a path leads to, or of the link itself."""
-        with doing("stat", path):
-            return info(
-                "fs/stat", path, await self.calls.call("fs/stat", FileStat(sent(path), of_link=not follow), FileStatus)
-            )
-
-    async def find(self, path: str, *, follow: bool = False) -> FileInfo | None:
-        """Return the facts of what is at a path, None where nothing is."""
-        try:
-            return await self.stat(path, follow=follow)
-        except FileError as error:
-            if not is_missing(error):
-                raise
-            return None
+    # -- directories --
 
     async def list(self, path: str) -> list[FileInfo]:
         """Return the entries of a directory, sorted by name, of links their own facts."""
@@ -201,94 +172,6 @@ class RemoteChanges:
             number = errno.EISDIR if found.kind == "directory" else errno.EINVAL
             raise FileError(f"there is a {found.kind}", errno=number)
         return path, found.permissions & 0o777 if permissions is None else permissions
-
-    async def _drop(self, part: str) -> None:
-        # The error under way is the one to know.
-        with trio.move_on_after(self.patience, shield=True), suppress(Exception):
-            await self.remove(part)
-
-    # -- names --
-
-    async def make(self, path: str, *, accept: bool, follow: bool = True) -> None:
-        """Make a directory; with `accept` one may be there, through a link only with `follow`."""
-        with doing("make", path):
-            try:
-                await self._once("fs/createDirectory", DirectoryCreate(sent(path), recursive=False), errno.EEXIST)
-            except FileError as error:
-                if error.errno != errno.EEXIST or not accept:
-                    raise
-                if not (await self.stat(path, follow=follow)).is_directory:
-                    raise
-
-    async def make_parents(self, path: str) -> None:
-        """Make a directory and those above it, as far as they are missing."""
-        with doing("make", path):
-            await self.calls.call("fs/createDirectory", DirectoryCreate(sent(path)), Nothing)
-
-    async def change(self, path: str, **facts: Any) -> None:
-        """Set permissions, times or size of a file."""
-        with doing("change", path):
-            await self.calls.call("fs/change", FileChange(sent(path), **facts), Nothing)
-
-    async def rename(self, source: str, destination: str) -> None:
-        """Give something another path, in place of the file that may be there."""
-        await self._once(
-            "fs/rename", FileRename(source_path=sent(source), destination_path=sent(destination)), errno.ENOENT
-        )
-
-    async def move(self, source: str, destination: str) -> None:
-        """Rename, or copy to another file system and remove."""
-        with doing("move", source, destination):
-            try:
-                await self.rename(source, destination)
-            except FileError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                await self.copy(source, destination)
-                await self.remove(source, recursive=True)
-
-    async def copy(self, source: str, destination: str) -> None:
-        """Copy a file, a link or a tree, on the server."""
-        params = FileCopy(source_path=sent(source), destination_path=sent(destination), recursive=True)
-        with doing("copy", source, destination):
-            await self.calls.call("fs/copy", params, Nothing)
-
-    async def remove(self, path: str, *, recursive: bool = False, accept: bool = False) -> None:
-        """Remove a file, a link, or a directory; with `accept`, nothing may be there."""
-        with doing("remove", path):
-            await self._once("fs/remove", FileRemove(sent(path), recursive=recursive, force=accept), errno.ENOENT)
-
-    async def link(self, path: str, target: str) -> None:
-        """Make a symbolic link."""
-        with doing("link", path):
-            await self._once("fs/symlink", LinkCreate(sent(path), target=escaped(target)), errno.EEXIST)
-
-    async def put_link(self, path: str, target: str, modified_ns: int, key: str) -> None:
-        """Make a symbolic link with that time, in place of the file or link that may be there.
-
-        With a `key`, what a cut has left beside the place is found, and replaced too.
-        """
-        folder, name = posixpath.split(path)
-        part = posixpath.join(folder, part_name(name, key))
-        with doing("link", path):
-            if key:
-                await self.remove(part, accept=True)
-            try:
-                await self.link(part, target)
-                await self.change(part, modified_at_ns=modified_ns, of_link=True)
-                await self.rename(part, path)
-            except BaseException:
-                await self._drop(part)
-                raise
-
-    async def _once(self, method: str, params: Struct, done: int) -> None:
-        """Ask for a change. `done` is the error that says, when it was asked again, that it has been made."""
-        asked = await self.calls.post(method, params)
-        try:
-            await self.calls.answer_to(asked, Nothing)
-        except FileError as error:
-            if not asked.repeated or error.errno != done:
-                raise
 
 
 def check_waiting(count: int, path: str) -> None:

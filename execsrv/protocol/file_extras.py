@@ -66,10 +66,14 @@ class FileChange(FilePath, frozen=True, kw_only=True):
 
 
 class FileRename(FileCall, frozen=True, kw_only=True):
-    """Give what is at a path another one, in one step, in place of the file or empty directory that may be there."""
+    """Give what is at a path another one, in one step, in place of the file or empty directory that may be there.
+
+    With `across`, what is to go to another file system is copied there with all that it has, and then removed.
+    """
 
     source_path: PathText
     destination_path: PathText
+    across: bool = False
 
 
 class LinkCreate(FilePath, frozen=True, kw_only=True):
