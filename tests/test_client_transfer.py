@@ -101,6 +101,22 @@ async def test_nothing_runs_with_the_rights_of_who_has_copied_it(client: Client,
         assert [stat.S_IMODE((path / name).stat().st_mode) for name in ("small", "large")] == [0o751, 0o751], path
 
 
+@pytest.mark.parametrize("way", ["put", "get"])
+async def test_nobody_gets_into_a_private_directory_before_it_is_whole(client: Client, here: Path, way: str) -> None:
+    (here / "tree/private").mkdir(parents=True)
+    (here / "tree/private/f").write_bytes(bytes(MIB))
+    (here / "tree/private").chmod(0o500)
+    (here / "tree").chmod(0o700)
+    seen: set[int] = set()
+
+    def look(*facts: object) -> None:
+        seen.update((here / "to" / name).stat().st_mode & 0o77 for name in ("", "private"))
+
+    await getattr(client.files, way)(here / "tree", here / "to", progress=look)
+    assert seen == {0}
+    assert stat.S_IMODE((here / "to/private").stat().st_mode) == 0o500
+
+
 def test_a_small_file_that_has_grown_is_not_read_whole(here: Path) -> None:
     (here / "f").write_bytes(b"1234")
     assert read_whole(str(here / "f"), 4) == b"1234"

@@ -121,9 +121,10 @@ class Files:
     async def create_directory(self, params: DirectoryCreate) -> Nothing:
         """Make a directory."""
         path, recursive = self._work.path(params), params.recursive is not False
-        roots = self._work.roots_of(params)
+        roots, follow = self._work.roots_of(params), follows(params)
+        made_with = 0o777 if params.permissions is None else params.permissions
         await self._work.in_thread(
-            lambda: changes.create_directory(roots, path, recursive=recursive, follow=follows(params))
+            lambda: changes.create_directory(roots, path, recursive=recursive, follow=follow, permissions=made_with)
         )
         return Nothing()
 

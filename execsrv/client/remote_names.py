@@ -59,11 +59,15 @@ class RemoteNames:
 
     # -- names --
 
-    async def make(self, path: str, *, accept: bool, follow: bool = True) -> None:
-        """Make a directory; with `accept` one may be there, through a link only with `follow`."""
+    async def make(self, path: str, *, accept: bool, follow: bool = True, permissions: int | None = None) -> None:
+        """Make a directory; with `accept` one may be there, through a link only with `follow`.
+
+        `permissions`, less the server's umask, are for one that is made.
+        """
+        params = DirectoryCreate(sent(path), recursive=False, permissions=permissions)
         with doing("make", path):
             try:
-                await self._once("fs/createDirectory", DirectoryCreate(sent(path), recursive=False), errno.EEXIST)
+                await self._once("fs/createDirectory", params, errno.EEXIST)
             except FileError as error:
                 if error.errno != errno.EEXIST or not accept:
                     raise

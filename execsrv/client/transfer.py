@@ -104,11 +104,12 @@ class Transfer:
         """Make a directory on the server, and return what else is to be put into it."""
         if entry is not top and entry.identity == self._made[1] and await self._is_same(entry.path, self._made[0]):
             raise FileError(f"cannot put {top.path!r} into itself: {entry.path!r} is the copy", path=top.path)
-        await self._remote.make(to, accept=True, follow=entry is top)
+        mode, modified = stat.S_IMODE(entry.mode), entry.modified_ns
+        # Nobody gets into it who will not. We have to, until it is full.
+        await self._remote.make(to, accept=True, follow=entry is top, permissions=mode & 0o777 | stat.S_IRWXU)
         if entry is top:
             made = await self._remote.stat(to)
             self._made = to, (made.device, made.inode)
-        mode, modified = stat.S_IMODE(entry.mode), entry.modified_ns
         self._directories.append(
             lambda: self._remote.change(to, permissions=mode, modified_at_ns=modified, of_link=entry is not top)
         )

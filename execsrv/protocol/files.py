@@ -56,9 +56,10 @@ class FileWrite(FilePath, frozen=True, kw_only=True):
 
 
 class DirectoryCreate(FilePath, frozen=True, kw_only=True):
-    """Make a directory; unless `recursive` is false, its parents too, and it may exist."""
+    """Make a directory, with `permissions`; unless `recursive` is false, its parents too, and it may exist."""
 
     recursive: bool | None = None
+    permissions: Permissions | None = None
 
 
 class FileMetadata(Wire, frozen=True):
