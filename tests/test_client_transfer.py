@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from msgspec.structs import replace
 
 from execsrv import (
@@ -32,7 +33,18 @@ from execsrv._server.failures import failure_of
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
 from execsrv.client.client import open_client
 from execsrv.client.local_files import read_whole
-from execsrv.protocol import Block, FileData, FileHandle, FileList, FileStatus, ListedFile, Request, Response
+from execsrv.protocol import (
+    Block,
+    FileData,
+    FileHandle,
+    FileList,
+    FileStatus,
+    ListedFile,
+    Nothing,
+    Notification,
+    Request,
+    Response,
+)
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
 from tests.processes import resident
@@ -477,6 +489,41 @@ async def lying(answers: dict[str, Any], **settings: Any) -> AsyncIterator[Clien
         nursery.start_soon(answer, theirs)
         async with open_client(lambda: nullcontext(ours), ClientConfig(leave_timeout=0.1, **settings)) as client:
             yield client
+
+
+async def test_a_put_of_a_link_that_is_cancelled_removes_it_once_it_is_made(lies: dict[str, Any], here: Path) -> None:
+    """The server may make it behind a removal that comes too early."""
+    (here / "tree").mkdir()
+    (here / "tree/link").symlink_to("nowhere")
+    lies["fs/stat"] = FileStatus(kind="directory", **FACTS)
+    asked: list[str] = []
+    is_made = False
+    ours, theirs = open_memory_pair()
+
+    async def answer() -> None:
+        while (message := await theirs.receive()) is not None:
+            assert isinstance(message, Request | Notification)
+            asked.append(message.method if asked[-1:] != ["fs/symlink"] or is_made else "too early")
+            if isinstance(message, Request):
+                late = message.method == "fs/symlink"
+                nursery.start_soon(answer_late if late else answer_now, message)
+
+    async def answer_now(request: Request) -> None:
+        await theirs.send(Response(request.id, lies.get(request.method, {})))
+
+    async def answer_late(request: Request) -> None:
+        nonlocal is_made
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        is_made = True
+        await theirs.send(Response(request.id, Nothing()))
+
+    async with open_helpers() as nursery:
+        nursery.start_soon(answer)
+        async with open_client(lambda: nullcontext(ours), ClientConfig(leave_timeout=PATIENCE)) as client:
+            with trio.CancelScope() as scope:
+                await client.files.put(here / "tree", "/to")
+            assert asked[-1] == "fs/remove"
 
 
 @pytest.fixture

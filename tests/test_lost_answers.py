@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from execsrv.errors import (
     FileError,
     InvalidParamsError,
     LimitExceededError,
+    NotFoundError,
     ProcessExistsError,
     UnknownConnectionError,
 )
@@ -172,6 +173,47 @@ async def test_a_file_that_may_have_been_made_is_not_said_to_be_of_others(server
             async with client.files.open(there, "xb"):
                 pass
     assert (new.read_text(), there.read_text()) == ("", "theirs")
+
+
+async def test_a_change_of_a_name_is_told_as_it_was(server: Server, tmp_path: Path) -> None:
+    """Nobody hears that it was made who may not have made it."""
+    here = tmp_path / "here"
+    (here / "tree").mkdir(parents=True)
+    (here / "tree/link").symlink_to("x")
+    (here / "theirs").symlink_to("other")
+    async with cut_off(server, tmp_path) as (line, client):
+        files = client.files
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            lambda: files.make(here / "made", parents=False, exist_ok=False),
+            lambda: files.path(here / "tree").mkdir(),
+            lambda: files.remove(here / "theirs"),
+            lambda: files.remove(here / "missing"),
+        )
+        for call in calls:
+            lose_next(line)
+            with pytest.raises(ConnectionLostError, match="and whether by this call is not known"):
+                await call()
+        lose_next(line)
+        await files.make(here / "made")
+        lose_next(line)
+        await files.remove(here / "made", missing_ok=True)
+        lose_next(line)
+        await files.link(here / "ours", "target")
+        lose_next(line)
+        with pytest.raises(FileError, match="File exists"):
+            await files.link(here / "ours", "another")
+        for path, to in ((here / "tree", here / "copy"), (here / "ours", here / "copied")):
+            lose_next(line)
+            await files.copy(path, to)
+        lose_next(line)
+        with pytest.raises(NotFoundError):
+            await files.move(here / "missing", here / "moved")
+        line.expect()
+        await files.stat(here / "tree")
+        line.expect(Fault("cut", "server", line.passed["server"] + 3))  # in the answer behind that of the first look
+        await files.move(here / "tree", here / "moved")
+    assert sorted(os.listdir(here)) == ["copied", "copy", "moved", "ours"]
+    assert os.readlink(here / "copy/link") == os.readlink(here / "moved/link") == "x"
 
 
 @needs_confinement

@@ -1,7 +1,7 @@
 """Names on the server's machine: directories, links, renames and removals, and the facts of what is there.
 
 A request that was asked again, since the connection was interrupted before its answer, may find its own work done
-already: that is no error.
+already: that is no error. Where somebody else may have done it as well, nobody can tell, and that is one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 import trio
-from msgspec import Struct
 
+from execsrv._nursery import happened
 from execsrv._wire.paths import escaped, part_name
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_info import FileInfo, info
 from execsrv.client.file_paths import doing, is_missing, sent
-from execsrv.errors import FileError
+from execsrv.client.pending import PendingCall
+from execsrv.errors import ConnectionLostError, FileError
 from execsrv.protocol import (
     DirectoryCreate,
     FileChange,
@@ -66,12 +67,15 @@ class RemoteNames:
         """
         params = DirectoryCreate(sent(path), recursive=False, permissions=permissions)
         with doing("make", path):
+            asked = await self.calls.post("fs/createDirectory", params)
             try:
-                await self._once("fs/createDirectory", params, errno.EEXIST)
+                await self.calls.answer_to(asked, Nothing)
             except FileError as error:
-                if error.errno != errno.EEXIST or not accept:
+                if error.errno != errno.EEXIST:
                     raise
-                if not (await self.stat(path, follow=follow)).is_directory:
+                if not accept and asked.repeated:
+                    raise _unknown(f"{path!r} was to be made: it is there") from error
+                if not accept or not (await self.stat(path, follow=follow)).is_directory:
                     raise
 
     async def make_parents(self, path: str) -> None:
@@ -85,16 +89,40 @@ class RemoteNames:
             await self.calls.call("fs/change", FileChange(sent(path), **facts), Nothing)
 
     async def rename(self, source: str, destination: str) -> None:
-        """Give something another path, in place of the file that may be there."""
-        await self._once(
-            "fs/rename", FileRename(source_path=sent(source), destination_path=sent(destination)), errno.ENOENT
-        )
+        """Give what is ours alone another path, in place of the file that may be there."""
+        await self.renamed(await self.post_rename(source, destination), destination)
+
+    async def post_rename(self, source: str, destination: str) -> PendingCall:
+        """Ask for a rename without waiting for the answer."""
+        params = FileRename(source_path=sent(source), destination_path=sent(destination))
+        return await self.calls.post("fs/rename", params)
+
+    async def renamed(self, asked: PendingCall, destination: str) -> None:
+        """Wait for the answer to a rename of what is ours alone."""
+        try:
+            await self.calls.answer_to(asked, Nothing)
+        except FileError as error:
+            if not asked.repeated or error.errno != errno.ENOENT or await self.find(destination) is None:
+                raise
 
     async def move(self, source: str, destination: str) -> None:
         """Give something another path; to another file system it is copied, and then removed."""
-        params = FileRename(source_path=sent(source), destination_path=sent(destination), across=True)
         with doing("move", source, destination):
-            await self._once("fs/rename", params, errno.ENOENT)
+            before = await self._status(source)
+            params = FileRename(source_path=sent(source), destination_path=sent(destination), across=True)
+            asked = await self.calls.post("fs/rename", params)
+            try:
+                await self.calls.answer_to(asked, Nothing)
+            except FileError as error:
+                # What was removed in parts, once it had been copied, finds its copy in the way.
+                if not asked.repeated or error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                try:
+                    after = await self._status(destination)
+                except FileError:
+                    after = None
+                if error.errno != errno.ENOENT or after is None or not _is_same(before, after):
+                    raise _unknown(f"{source!r} was to be moved") from error
 
     async def copy(self, source: str, destination: str) -> None:
         """Copy a file, a link or a tree, on the server."""
@@ -105,12 +133,18 @@ class RemoteNames:
     async def remove(self, path: str, *, recursive: bool = False, accept: bool = False) -> None:
         """Remove a file, a link, or a directory; with `accept`, nothing may be there."""
         with doing("remove", path):
-            await self._once("fs/remove", FileRemove(sent(path), recursive=recursive, force=accept), errno.ENOENT)
+            asked = await self.calls.post("fs/remove", FileRemove(sent(path), recursive=recursive, force=accept))
+            try:
+                await self.calls.answer_to(asked, Nothing)
+            except FileError as error:
+                if asked.repeated and error.errno == errno.ENOENT:
+                    raise _unknown(f"{path!r} was to be removed: it is not there") from error
+                raise
 
     async def link(self, path: str, target: str) -> None:
         """Make a symbolic link."""
         with doing("link", path):
-            await self._once("fs/symlink", LinkCreate(sent(path), target=escaped(target)), errno.EEXIST)
+            await self._made_link(await self._post_link(path, target), path, target)
 
     async def put_link(self, path: str, target: str, modified_ns: int, key: str) -> None:
         """Make a symbolic link with that time, in place of the file or link that may be there.
@@ -122,24 +156,47 @@ class RemoteNames:
         with doing("link", path):
             if key:
                 await self.remove(part, accept=True)
+            asked = await self._post_link(part, target)
             try:
-                await self.link(part, target)
+                await self._made_link(asked, part, target)
                 await self.change(part, modified_at_ns=modified_ns, of_link=True)
                 await self.rename(part, path)
             except BaseException:
-                await self._drop(part)
+                await self._drop(part, asked)
                 raise
 
-    async def _once(self, method: str, params: Struct, done: int) -> None:
-        """Ask for a change. `done` is the error that says, when it was asked again, that it has been made."""
-        asked = await self.calls.post(method, params)
+    async def _post_link(self, path: str, target: str) -> PendingCall:
+        return await self.calls.post("fs/symlink", LinkCreate(sent(path), target=escaped(target)))
+
+    async def _made_link(self, asked: PendingCall, path: str, target: str) -> None:
+        """Wait for the answer. A link to there that is found when it was asked again is the one."""
         try:
             await self.calls.answer_to(asked, Nothing)
         except FileError as error:
-            if not asked.repeated or error.errno != done:
+            if not asked.repeated or error.errno != errno.EEXIST:
+                raise
+            found = await self.find(path)
+            if found is None or found.target != target:
                 raise
 
-    async def _drop(self, part: str) -> None:
+    async def _drop(self, part: str, *asked: PendingCall) -> None:
+        """Remove a part, once that has been answered which makes it."""
         # The error under way is the one to know.
         with trio.move_on_after(self.patience, shield=True), suppress(Exception):
-            await self.remove(part)
+            for each in asked:
+                await happened(each.answered)
+            await self.remove(part, accept=True)
+
+    async def _status(self, path: str) -> FileStatus:
+        """Return the facts of what is at a path itself, for a call with another name."""
+        return await self.calls.call("fs/stat", FileStat(sent(path), of_link=True), FileStatus)
+
+
+def _is_same(before: FileStatus, after: FileStatus) -> bool:
+    """Return whether that has been moved there, if need be to another file system."""
+    return (before.kind, before.modified_at_ns) == (after.kind, after.modified_at_ns)
+
+
+def _unknown(what: str) -> ConnectionLostError:
+    """Return the error for a change that was asked for again, and that somebody else may have made as well."""
+    return ConnectionLostError(f"the connection was interrupted while {what}, and whether by this call is not known")
