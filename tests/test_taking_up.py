@@ -141,17 +141,19 @@ async def test_nothing_is_written_to_what_was_put_in_place_of_a_part(
     assert victim.read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("way", ["put", "get"])
 async def test_a_part_that_another_copy_is_writing_is_left_to_it(
-    client: Client, open_server: OpenServer, here: Path, tmp_path: Path
+    client: Client, open_server: OpenServer, here: Path, tmp_path: Path, way: str
 ) -> None:
     source = here / "source"
     source.write_bytes(random.randbytes(10 * MIB))
-    part = await cut(open_server, "get", source, here / "to", 9 * MIB, tmp_path)
+    part = await cut(open_server, way, source, here / "to", 9 * MIB, tmp_path)
     before = part.read_bytes()
     with open(part, "r+b") as other:  # noqa: ASYNC230
         fcntl.flock(other, fcntl.LOCK_EX)
-        await moved(client, "get", source, here / "to")
+        await moved(client, way, source, here / "to")
     assert part.read_bytes() == before
+    assert sorted(os.listdir(here)) == [part.name, "source", "to"]
 
 
 @pytest.mark.parametrize("way", ["put", "get"])

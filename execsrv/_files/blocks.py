@@ -62,7 +62,9 @@ class Blocks:
             with self._forgotten_on(handle, FileError, SandboxUnavailableError, LimitExceededError, BusyError):
                 mode = params.mode or "read"
                 use: Use = "read" if mode == "read" else "write"
-                await self._work.in_place(params, lambda place: handle.open(place, mode, params.permissions), use=use)
+                await self._work.in_place(
+                    params, lambda place: handle.open(place, mode, params.permissions, alone=params.alone), use=use
+                )
         return FileHandle(handle.id)
 
     def read_block(self, params: BlockRead) -> Call[Block]:

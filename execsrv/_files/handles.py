@@ -8,6 +8,7 @@ Codex exec-server, whose clients then send no close. A write that fails leaves i
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -50,8 +51,11 @@ class Handle:
         before, self._last_turn = self._last_turn, trio.Event()
         return Turn(before, self._last_turn)
 
-    def open(self, place: Place, mode: str, permissions: int | None) -> None:
-        """Open the file at a place, in one of the modes of `fs/open`. `permissions` are for a file that is made."""
+    def open(self, place: Place, mode: str, permissions: int | None, *, alone: bool = False) -> None:
+        """Open the file at a place, in one of the modes of `fs/open`. `permissions` are for a file that is made.
+
+        Raises `OSError`: EAGAIN where it is to be `alone`, and is not.
+        """
         with self._in_use:
             if self.is_over:  # the channel has gone meanwhile
                 raise unknown_handle(self.id)
@@ -60,6 +64,12 @@ class Handle:
                 self._descriptor = replace_file(place, made_with)
             else:
                 self._descriptor = open_file(place, _FLAGS[mode], made_with)
+            if alone:
+                try:
+                    _lock(place, self._descriptor)
+                except OSError:
+                    self._close()
+                    raise
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes, or fewer at the end of the file. A failure closes the handle."""
@@ -108,6 +118,22 @@ def _read_at(descriptor: int, size: int, offset: int) -> bytes:
     while data and len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
         data += more
     return data
+
+
+def _lock(place: Place, descriptor: int) -> None:
+    """Keep whoever locks it too out of a file. Raises `OSError`: EAGAIN where somebody has it, or has just moved it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise
+        return  # the file system has no locks
+    try:
+        is_there = os.path.samestat(place.status(), os.fstat(descriptor))
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:
+        raise failure(errno.EAGAIN)
 
 
 class Turn:

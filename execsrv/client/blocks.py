@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from execsrv.client.file_handles import Asked, OpenFile, check_block
+from execsrv.client.file_bounds import check_block
+from execsrv.client.file_handles import Asked, OpenFile
 from execsrv.errors import FileError
 from execsrv.protocol import Block, BlockChecksum, BlockRead, BlockWrite, Checksum, Nothing
 

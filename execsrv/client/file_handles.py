@@ -17,13 +17,14 @@ from typing import Literal, TypeVar
 import trio
 from msgspec import Struct
 
+from execsrv.client.file_bounds import check_block, check_size
 from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import doing, sent
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Data, pieces
 from execsrv.client.pending import PendingCall
-from execsrv.errors import BadAnswerError, BusyError, ConnectionLostError, FileError, LimitExceededError, NotFoundError
+from execsrv.errors import BusyError, ConnectionLostError, FileError, NotFoundError
 from execsrv.protocol import (
     Block,
     BlockRead,
@@ -41,24 +42,12 @@ _REQUEST_BYTES = 1024 * 1024
 
 _BUSY_SECONDS = 0.05
 
+_OPENINGS = 40
+"""So often a file that may be open already, and is to be open alone, is asked for, before it is another's."""
+
 _ids = count(1)
 
 R = TypeVar("R", bound=Struct)
-
-
-def check_size(size: int, most: int) -> None:
-    """Raise `LimitExceededError` where so much of a file is not to be gathered."""
-    if size > most:
-        message = f"it has more than max_read_bytes ({most}); `open` reads it piece by piece"
-        raise LimitExceededError(message, limit="max_read_bytes", value=most)
-
-
-def check_block(block: Block, size: int) -> None:
-    """Raise `BadAnswerError` for a block that is none of up to `size` bytes."""
-    if len(block.chunk) > size:
-        raise BadAnswerError("fs/readBlock", f"{len(block.chunk)} bytes, where {size} were asked for")
-    if not block.chunk and not block.eof:
-        raise BadAnswerError("fs/readBlock", "nothing, and no end")
 
 
 OpenMode = Literal["read", "replace", "update", "append", "create"]
@@ -82,33 +71,49 @@ class Asked(Struct):
 
 
 class OpenFile:
-    """An open file, of one path and one mode, under one handle after the other. Its owner calls `close`."""
+    """An open file, of one path and one mode, under one handle after the other. Its owner calls `close`.
 
-    def __init__(self, calls: FileCalls, path: str, mode: OpenMode, permissions: int | None = None) -> None:
+    With `alone` it is one that nobody else has open so: else it is a `FileError` with EAGAIN.
+    """
+
+    def __init__(
+        self, calls: FileCalls, path: str, mode: OpenMode, permissions: int | None = None, *, alone: bool = False
+    ) -> None:
         self.path = path
         self._calls = calls
         self._mode: OpenMode = mode
         self._permissions = permissions
+        self._alone = alone
+        self._may_be_open = False  # on this channel, or on one before
         self._handle = ""
         self._opening = trio.Lock()
 
     async def open(self) -> None:
         """Open it, under a new handle. Raises `ConnectionLostError` where nobody can tell who has made the file."""
-        handle = f"c{next(_ids)}"
-        params = FileOpen(sent(self.path), handle_id=handle, mode=self._mode, permissions=self._permissions)
-        # Cancelled before the answer, it is closed all the same: an id that names nothing is no error.
-        self._handle = handle
-        asked = await self._calls.post("fs/open", params)
-        try:
-            await self._calls.answer_to(asked, FileHandle)
-        except FileError as error:
-            if self._mode != "create" or not asked.repeated or error.errno != errno.EEXIST:
-                raise
-            # To take it for ours would give one lock to two.
-            raise ConnectionLostError(
-                f"the connection was interrupted while {self.path!r} was to be made: it is there,"
-                " and whether it was there before is not known"
-            ) from error
+        for left in reversed(range(_OPENINGS)):
+            handle = f"c{next(_ids)}"
+            params = FileOpen(
+                sent(self.path), handle_id=handle, mode=self._mode, permissions=self._permissions, alone=self._alone
+            )
+            # Cancelled before the answer, it is closed all the same: an id that names nothing is no error.
+            self._handle = handle
+            asked = await self._calls.post("fs/open", params)
+            try:
+                await self._calls.answer_to(asked, FileHandle)
+                break
+            except FileError as error:
+                self._may_be_open |= asked.repeated
+                if error.errno == errno.EAGAIN and self._may_be_open and left:
+                    await trio.sleep(_BUSY_SECONDS)  # until the server has closed that of the channel before
+                    continue
+                if self._mode != "create" or not asked.repeated or error.errno != errno.EEXIST:
+                    raise
+                # To take it for ours would give one lock to two.
+                raise ConnectionLostError(
+                    f"the connection was interrupted while {self.path!r} was to be made: it is there,"
+                    " and whether it was there before is not known"
+                ) from error
+        self._may_be_open = True
         if self._mode in ("replace", "create"):
             self._mode = "update"  # from now on it is taken as it is
 

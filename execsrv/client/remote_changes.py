@@ -9,14 +9,16 @@ import errno
 import hashlib
 import posixpath
 
+from execsrv._wire.paths import part_name
 from execsrv.client.blocks import Progressed, Read, Write, agreed, receive, send
+from execsrv.client.file_bounds import check_size
 from execsrv.client.file_calls import FileCalls
-from execsrv.client.file_handles import OpenFile, check_size
+from execsrv.client.file_handles import OpenFile
 from execsrv.client.file_info import FileInfo, info
 from execsrv.client.file_paths import doing, heard, sent
 from execsrv.client.local_files import Threads
 from execsrv.client.remote_names import RemoteNames
-from execsrv.client.unfinished import is_kept, part_for
+from execsrv.client.unfinished import is_kept, is_taken, part_for
 from execsrv.errors import BadAnswerError, FileError, LimitExceededError, NotFoundError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.protocol import (
@@ -134,27 +136,36 @@ class RemoteChanges(RemoteNames):
         """Put a file of any size at a path, once it is whole, and return how many bytes it has.
 
         A failure removes the part that was written beside it, where the connection still allows that. With a `key`, one
-        that `is_kept` leaves it, and the next time it is taken up.
+        that `is_kept` leaves it, and the next time it is taken up. Where another copy has it, this one has its own.
         """
         path, permissions = await self._place_for(path, permissions)
         part, there = await part_for(path, key, self.find)
-        file = OpenFile(self.calls, part, "update", None if permissions is None else 0o600)
+        file = OpenFile(self.calls, part, "update", None if permissions is None else 0o600, alone=bool(key))
+        hidden, hiding = part, []
         try:
             await file.open()
             begin = await agreed(file, there, read) if there else 0
             if begin < there:
                 await self.change(part, size=begin)
             size = await send(file, read, progressed, begin)
+            if key:  # as long as nobody else can have it open: whoever finds it by its name would write into it
+                hidden = posixpath.join(posixpath.dirname(path), part_name(posixpath.basename(path)))
+                hiding.append(await self.post_rename(part, hidden))
+                await self.renamed(hiding[0], hidden)
             await file.close()
             if permissions is not None or modified_ns is not None:
-                await self.change(part, permissions=permissions, modified_at_ns=modified_ns)
-            await self.rename(part, path)
+                await self.change(hidden, permissions=permissions, modified_at_ns=modified_ns)
+            await self.rename(hidden, path)
+            return size
         except BaseException as error:
             await file.abandon(self.patience)
-            if not key or not is_kept(error):
+            if not key or not (is_kept(error) or is_taken(error)):
                 await self._drop(part)
-            raise
-        return size
+            if hiding:
+                await self._drop(hidden, *hiding)
+            if not key or not is_taken(error):
+                raise
+        return await self.write_blocks(path, read, permissions, modified_ns, progressed)
 
     async def _place_for(self, path: str, permissions: int | None) -> tuple[str, int | None]:
         """Return the path of a new file behind the links at `path`, and its permissions: those of the old one.

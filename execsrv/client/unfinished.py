@@ -6,6 +6,7 @@ by piece, by SHA-256, and goes on where it differs.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import posixpath
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from execsrv._wire.paths import part_name
 from execsrv.client.file_info import FileInfo
-from execsrv.errors import ConnectionLostError, LimitExceededError
+from execsrv.errors import ConnectionLostError, FileError, LimitExceededError
 
 if TYPE_CHECKING:
     from execsrv.client.local_files import LocalEntry
@@ -45,6 +46,11 @@ async def part_for(path: str, key: str, find: Callable[[str], Awaitable[FileInfo
 def is_kept(error: BaseException) -> bool:
     """Return whether a part is left for another time after this error: the line is cut, or nobody waits any longer."""
     return isinstance(error, ConnectionLostError) or not isinstance(error, Exception)
+
+
+def is_taken(error: BaseException) -> bool:
+    """Return whether another copy has the part."""
+    return isinstance(error, FileError) and error.errno == errno.EAGAIN
 
 
 def is_same(found: FileInfo | None, size: int, modified_ns: int, permissions: int) -> bool:

@@ -157,11 +157,13 @@ class FileOpen(FilePath, frozen=True, kw_only=True):
 
     `replace` makes or empties it at once, `update` takes it as it is, for reading too, `append` writes behind its end,
     and `create` makes one that did not exist. `update` and `append` make one that is missing, with `permissions`.
+    A file that is open `alone` is opened so by nobody else.
     """
 
     handle_id: Id
     mode: Literal["read", "replace", "update", "append", "create"] | None = None
     permissions: Permissions | None = None
+    alone: bool = False
 
 
 class FileHandle(Wire, frozen=True):
