@@ -108,6 +108,23 @@ async def test_contents_are_read_written_and_appended_to(client: Client, here: P
     assert names(here) == sorted(["a b", ODD, "large"])
 
 
+@pytest.mark.parametrize("size", [100, 5 << 20])
+async def test_a_write_of_any_size_keeps_links_and_owner(memory_client: Client, here: Path, size: int) -> None:
+    (here / "d").mkdir()
+    (here / "link").symlink_to("other")
+    (here / "other").symlink_to("d/made")
+    await memory_client.files.write(here / "link", bytes(size))
+    assert (here / "link").is_symlink()
+    assert (here / "d/made").stat().st_size == size
+    if os.geteuid() == 0:
+        os.chown(here / "d/made", 1234, 4321)
+        (here / "d/made").chmod(0o640)
+        for mode in (None, 0o600):
+            await memory_client.files.write(here / "link", bytes(size + 1), mode=mode)
+            found = (here / "d/made").stat()
+            assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 4321, mode or 0o640)
+
+
 async def test_a_write_replaces_the_file_behind_a_link(memory_client: Client, here: Path) -> None:
     files = memory_client.files
     (here / "d").mkdir()
@@ -383,7 +400,7 @@ async def test_a_copy_has_the_permissions_and_links_of_its_tree(memory_client: C
         await memory_client.files.copy(here / "link", here / "t/secret")
 
 
-@pytest.mark.parametrize("kind", ["write", "copy", "move"])
+@pytest.mark.parametrize("kind", ["write", "large write", "copy", "move"])
 async def test_nobody_may_more_with_a_file_than_its_acl_says(
     memory_client: Client, here: Path, small_disk: Path, kind: str
 ) -> None:
@@ -401,6 +418,8 @@ async def test_nobody_may_more_with_a_file_than_its_acl_says(
     match kind:
         case "write":
             await memory_client.files.write(path, b"secret")
+        case "large write":
+            await memory_client.files.write(path, bytes(5 << 20))
         case "copy":
             await memory_client.files.copy(path, here / "to")
             path = here / "to"

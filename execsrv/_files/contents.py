@@ -110,7 +110,7 @@ def put_file(place: Place, data: bytes, permissions: int | None, modified_at_ns:
     It is written beside and renamed. Without `permissions` it has those of the file that was there, but runs as nobody
     else, or the usual ones; its owner stays where the system lets us give files away.
     """
-    before = _facts_before(place)
+    before = facts_before(place)
     beside = Place(place.directory, part_name(place.name), place.path, place.asked)
     is_usual = permissions is None and before is None
     descriptor = beside.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if is_usual else 0o600)
@@ -118,11 +118,7 @@ def put_file(place: Place, data: bytes, permissions: int | None, modified_at_ns:
         try:
             write_at(descriptor, data, 0)
             if before is not None:
-                owner, kept = before
-                if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
-                    keep_owner(descriptor, owner)
-                if permissions is None:
-                    keep_permissions(descriptor, kept)
+                keep_facts(descriptor, before, permissions=permissions is None)
             if permissions is not None:
                 os.fchmod(descriptor, permissions)
             if modified_at_ns is not None:
@@ -138,7 +134,7 @@ def put_file(place: Place, data: bytes, permissions: int | None, modified_at_ns:
         raise
 
 
-def _facts_before(place: Place) -> tuple[os.stat_result, Permissions] | None:
+def facts_before(place: Place) -> tuple[os.stat_result, Permissions] | None:
     """Return the facts of the file that another one is to replace, None where nothing is there."""
     try:
         descriptor = place.open(os.O_PATH)
@@ -150,6 +146,15 @@ def _facts_before(place: Place) -> tuple[os.stat_result, Permissions] | None:
         return before, permissions_of(descriptor)
     finally:
         os.close(descriptor)
+
+
+def keep_facts(descriptor: int, before: tuple[os.stat_result, Permissions], *, permissions: bool) -> None:
+    """Give an open file the owner of the one that it is to replace, and its permissions."""
+    owner, kept = before
+    if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+        keep_owner(descriptor, owner)
+    if permissions:
+        keep_permissions(descriptor, kept)
 
 
 def checksum(descriptor: int, offset: int, size: int) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import trio
 
-from execsrv._files.contents import open_file
+from execsrv._files.contents import facts_before, keep_facts, open_file
 from execsrv._files.listings import hold_entries, open_directory, too_large
 from execsrv._files.roots import Place, Roots, failure
 from execsrv._wire.paths import escaped, uri_from_path
@@ -22,6 +22,7 @@ from execsrv._wire.quoting import shown
 from execsrv.errors import FileRefusedError
 from execsrv.limits import ServerConfig
 from execsrv.protocol import FileChange, FileStatus, ListedFile
+from execsrv.protocol.file_extras import Kept
 from execsrv.protocol.files import sendable_time
 
 _CHECK_EVERY = 256
@@ -121,14 +122,23 @@ def change(place: Place, params: FileChange) -> None:
         os.close(descriptor)
 
 
-def rename(roots: Roots, source: str, destination: str) -> None:
-    """Give what is at a path another one, in one step; of a link, the link itself. Raises `OSError`."""
+def rename(roots: Roots, source: str, destination: str, keep: Kept = "nothing") -> None:
+    """Give what is at a path another one, in one step; of a link, the link itself. Raises `OSError`.
+
+    `keep` is what it gets of the file that it takes the place of.
+    """
     with (
         roots.at(source, follow_last=False, use="replace") as old,
         roots.at(destination, follow_last=False, use="replace") as new,
     ):
         if "." in (old.name, new.name):
             raise FileRefusedError("this directory holds everything that may be reached; it cannot be renamed")
+        if keep != "nothing" and (before := facts_before(new)) is not None:
+            descriptor = open_file(old, os.O_WRONLY)
+            try:
+                keep_facts(descriptor, before, permissions=keep == "all")
+            finally:
+                os.close(descriptor)
         os.rename(old.name, new.name, src_dir_fd=old.directory, dst_dir_fd=new.directory)
 
 

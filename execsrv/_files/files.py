@@ -225,7 +225,7 @@ class Files:
         if params.across:
             await self._work.in_thread(lambda: moves.move(roots, source, destination, config))
         else:
-            await self._work.in_thread(lambda: details.rename(roots, source, destination))
+            await self._work.in_thread(lambda: details.rename(roots, source, destination, params.keep))
         return Nothing()
 
     async def symlink(self, params: LinkCreate) -> Nothing:

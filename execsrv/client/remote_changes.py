@@ -32,6 +32,10 @@ from execsrv.protocol import (
     FileWrite,
     Nothing,
 )
+from execsrv.protocol.file_extras import Kept
+
+_MOST_LINKS = 40
+"""So many links that lead to one another are followed, as Linux follows them."""
 
 _MOST_WAITING = 1_000_000
 """The most entries of a tree that are remembered at a time: there are more only where a server makes them up."""
@@ -138,6 +142,7 @@ class RemoteChanges(RemoteNames):
         A failure removes the part that was written beside it, where the connection still allows that. With a `key`, one
         that `is_kept` leaves it, and the next time it is taken up. Where another copy has it, this one has its own.
         """
+        keep: Kept = "all" if permissions is None else "owner"
         path, permissions = await self._place_for(path, permissions)
         part, there = await part_for(path, key, self.find)
         file = OpenFile(self.calls, part, "update", None if permissions is None else 0o600, alone=bool(key))
@@ -155,7 +160,7 @@ class RemoteChanges(RemoteNames):
             await file.close()
             if permissions is not None or modified_ns is not None:
                 await self.change(hidden, permissions=permissions, modified_at_ns=modified_ns)
-            await self.rename(hidden, path)
+            await self.rename(hidden, path, keep)
             return size
         except BaseException as error:
             await file.abandon(self.patience)
@@ -167,6 +172,13 @@ class RemoteChanges(RemoteNames):
                 raise
         return await self.write_blocks(path, read, permissions, modified_ns, progressed)
 
+    async def _behind(self, path: str, link: FileStatus) -> str:
+        """Return where a link leads: to what is there, or to where nothing is yet."""
+        try:
+            return await self.resolve(path)
+        except NotFoundError:
+            return posixpath.join(posixpath.dirname(path), info("fs/stat", path, link).target or "")
+
     async def _place_for(self, path: str, permissions: int | None) -> tuple[str, int | None]:
         """Return the path of a new file behind the links at `path`, and its permissions: those of the old one.
 
@@ -174,9 +186,11 @@ class RemoteChanges(RemoteNames):
         """
         try:
             found = await self.calls.call("fs/stat", FileStat(sent(path), of_link=True), FileStatus)
-            if found.kind == "symlink":
-                path = await self.resolve(path)
-                found = await self.calls.call("fs/stat", FileStat(sent(path)), FileStatus)
+            for _ in range(_MOST_LINKS):
+                if found.kind != "symlink":
+                    break
+                path = await self._behind(path, found)
+                found = await self.calls.call("fs/stat", FileStat(sent(path), of_link=True), FileStatus)
         except NotFoundError:
             return path, permissions
         if found.kind != "file":

@@ -31,6 +31,7 @@ from execsrv.protocol import (
     LinkCreate,
     Nothing,
 )
+from execsrv.protocol.file_extras import Kept
 
 
 class RemoteNames:
@@ -88,13 +89,13 @@ class RemoteNames:
         with doing("change", path):
             await self.calls.call("fs/change", FileChange(sent(path), **facts), Nothing)
 
-    async def rename(self, source: str, destination: str) -> None:
-        """Give what is ours alone another path, in place of the file that may be there."""
-        await self.renamed(await self.post_rename(source, destination), destination)
+    async def rename(self, source: str, destination: str, keep: Kept = "nothing") -> None:
+        """Give what is ours alone another path, in place of the file that may be there: `keep` facts of it."""
+        await self.renamed(await self.post_rename(source, destination, keep), destination)
 
-    async def post_rename(self, source: str, destination: str) -> PendingCall:
+    async def post_rename(self, source: str, destination: str, keep: Kept = "nothing") -> PendingCall:
         """Ask for a rename without waiting for the answer."""
-        params = FileRename(source_path=sent(source), destination_path=sent(destination))
+        params = FileRename(source_path=sent(source), destination_path=sent(destination), keep=keep)
         return await self.calls.post("fs/rename", params)
 
     async def renamed(self, asked: PendingCall, destination: str) -> None:

@@ -65,15 +65,21 @@ class FileChange(FilePath, frozen=True, kw_only=True):
     of_link: bool = False
 
 
+Kept = Literal["nothing", "owner", "all"]
+"""What a file gets of the one that it takes the place of."""
+
+
 class FileRename(FileCall, frozen=True, kw_only=True):
     """Give what is at a path another one, in one step, in place of the file or empty directory that may be there.
 
-    With `across`, what is to go to another file system is copied there with all that it has, and then removed.
+    With `across`, what is to go to another file system is copied there with all that it has, and then removed. With
+    `keep`, a file gets the owner, or the owner and the permissions, of the one that it takes the place of.
     """
 
     source_path: PathText
     destination_path: PathText
     across: bool = False
+    keep: Kept = "nothing"
 
 
 class LinkCreate(FilePath, frozen=True, kw_only=True):
