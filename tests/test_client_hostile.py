@@ -525,6 +525,46 @@ async def test_a_loss_tells_which_command_may_have_run(open_server: OpenServer, 
     assert caught.value.process == "p1"
 
 
+async def test_words_of_a_newer_server_are_taken(open_server: OpenServer) -> None:
+    """They come as they are where somebody is told them; a coming and going that nobody here knows is passed over."""
+    real = await open_server("memory", ServerConfig()).client()
+    ours, theirs = open_memory_pair()
+    listed = {"processId": "p1", "pid": 1, "program": "true", "tty": False, "running": False, "exitCode": 0}
+    ended = {"closed": True, "state": "archived", "reason": "quota"}
+    came = {"connectionId": "1", "member": {"memberId": "m", "principal": "p", "clientName": "c", "role": "auditor"}}
+
+    async def serve() -> None:
+        while (message := await theirs.receive()) is not None:
+            match message:
+                case Request(id, "initialize"):
+                    greeting = {"environmentInfo": real.info, "sessionId": "x", "protocolVersion": "exec-server.v0"}
+                    await theirs.send(Response(id, greeting))
+                case Request(id, "process/start", start):
+                    told: dict[str, Any] = {"processId": start.process_id, "seq": 1}
+                    await theirs.send(Response(id, told))
+                    await theirs.send(Notification("process/exited", {**told, "exitCode": 0, "reason": "quota"}))
+                    await theirs.send(Notification("process/closed", {**told, "seq": 2, "treeEmpty": "cell"}))
+                case Request(id, "process/list"):
+                    await theirs.send(Notification("connection/presence", {**came, "happened": "renamed"}))
+                    await theirs.send(Notification("connection/presence", {**came, "happened": "joined"}))
+                    await theirs.send(Response(id, {"processes": [{**listed, **ended}]}))
+                case Request(id):
+                    await theirs.send(Response(id, {"running": False}))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with trio.fail_after(PATIENCE):
+            async with open_client(lambda: nullcontext(ours), ClientConfig()) as client:
+                presence = client.presence()
+                assert str((await client.run(["true"])).reason) == "quota"
+                (process,) = await client.processes()
+                assert (process.state, process.reason) == ("archived", "quota")
+                coming = await anext(presence)
+                assert coming.member is not None
+                assert (coming.happened, coming.member.role) == ("joined", "auditor")
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_prompt_that_waits_for_an_answer_is_quoted() -> None:
     ours, theirs = memory_stream_pair()
     await theirs.send_all(b"Welcome\nPassword: ")

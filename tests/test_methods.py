@@ -10,6 +10,7 @@ from pkgutil import iter_modules
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import msgspec
 import pytest
 from msgspec import Struct
 
@@ -18,7 +19,8 @@ from execsrv._server import methods
 from execsrv._server.methods import HANDLERS, handler_of, home_of
 from execsrv._server.methods.table import Handler
 from execsrv._server.starting import Deferred
-from execsrv.protocol import METHODS
+from execsrv.protocol import METHODS, NOTIFICATIONS
+from execsrv.protocol.methods import struct_named
 from tests.test_protocol_page import EXCHANGES, PAGES, messages
 
 for module in iter_modules(methods.__path__):
@@ -134,3 +136,17 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.delitem(METHODS, "fs/new")
     assert next(missing("fs/new")).startswith("a row in METHODS")
+
+
+def test_who_is_told_a_word_takes_newer_ones() -> None:
+    """But for the names of streams, and for what answers a question of the client's own."""
+    told = [*(method.result for method in METHODS.values()), *map(struct_named, NOTIFICATIONS.values())]
+    _, parts = msgspec.json.schema_components(told)
+    closed = {
+        f"{struct}.{field}"
+        for struct, part in parts.items()
+        for field, kind in part.get("properties", {}).items()
+        if "'enum'" in str(kind) and "propertyNames" not in kind
+    }
+    of_streams = {f"{struct}.stream" for struct in ("Chunk", "CommandOutputDelta", "ProcessHappened", "ProcessOutput")}
+    assert closed == {*of_streams, "ProcessStarted.passed", "ProcessWritten.status", "ProcessHappened.happened"}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
+from typing import get_args
 
 import trio
 
 from execsrv.client.iteration import Iteration
 from execsrv.client.late import undo_if_late
 from execsrv.protocol import ConnectionPresence
+from execsrv.protocol.sharing import Coming
 
 _MOST_UNREAD = 256
 
@@ -24,7 +26,9 @@ class Presence(Iteration[ConnectionPresence]):
         self._is_over = False
 
     def tell(self, presence: ConnectionPresence) -> None:
-        """Add what happened."""
+        """Add what happened. A newer server may tell of what nobody here knows: that is passed over."""
+        if presence.happened not in get_args(Coming):
+            return
         self._told.append(presence)
         self._news.unpark_all()
 

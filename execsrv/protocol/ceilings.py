@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from execsrv.protocol.bounds import Name
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Told, Wire
 
 CeilingScope = Literal["server", "principal", "connection", "session", "each"]
 
@@ -29,7 +29,7 @@ class Ceiling(Wire, frozen=True):
     value: int | float
     unit: str
     """"bytes", "seconds", or empty for what is counted."""
-    scope: CeilingScope
+    scope: Told[CeilingScope]
     most: int | float
     used: int | None = None
     """How much is in use now. A bound for each connection or session has that of the one that uses most, among those

@@ -6,7 +6,7 @@ from typing import Literal
 
 from execsrv.protocol.bounds import Id, Offset, PathText
 from execsrv.protocol.files import FileCall, FileHandle, FilePath, Nanoseconds, Permissions
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Told, Wire
 
 
 class FileAppend(FilePath, frozen=True, kw_only=True):
@@ -18,7 +18,7 @@ class FileAppend(FilePath, frozen=True, kw_only=True):
 class FileStatus(Wire, frozen=True, omit_defaults=True, kw_only=True):
     """The facts of a file. `target` is where a link leads, percent-escaped as in a URI."""
 
-    kind: Literal["file", "directory", "symlink", "fifo", "socket", "character-device", "block-device"]
+    kind: Told[Literal["file", "directory", "symlink", "fifo", "socket", "character-device", "block-device"]]
     size: int
     permissions: int
     modified_at_ns: int
@@ -119,7 +119,7 @@ class WatchId(Wire, frozen=True):
 class TreeChange(Wire, frozen=True):
     """A change of the entry at `path`, a URI."""
 
-    kind: Literal["created", "changed", "removed"]
+    kind: Told[Literal["created", "changed", "removed"]]
     path: str
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from execsrv.protocol.bounds import Id, Offset, PathText, PathTexts, Whole
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Told, Wire
 from execsrv.protocol.sandbox import Sandbox
 
 
@@ -119,7 +119,7 @@ class WalkEntry(Struct, frozen=True, gc=False):
     """A URI that a walk has found."""
 
     path: str
-    kind: Literal["file", "directory"]
+    kind: Told[Literal["file", "directory"]]
 
 
 class WalkError(Struct, frozen=True, gc=False):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from execsrv.protocol.bounds import Id, Name, PathText
-from execsrv.protocol.messages import Nothing, Wire
+from execsrv.protocol.messages import Nothing, Told, Wire
 
 
 class Shell(Wire, frozen=True):
@@ -39,7 +39,7 @@ class Unit(Nothing, frozen=True, forbid_unknown_fields=True):
 class EnvironmentStatus(Wire, frozen=True):
     """A server that can be asked is ready."""
 
-    status: Literal["ready"] = "ready"
+    status: Told[Literal["ready"]] = "ready"
 
 
 KeyPaths = Annotated[list[Annotated[list[Name], Meta(max_length=64)]], Meta(max_length=1024)]

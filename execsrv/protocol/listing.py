@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from execsrv.protocol.bounds import Id, Whole
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Told, Wire
 from execsrv.protocol.output import ReadGap, Reason, Stream
 from execsrv.protocol.process import Size
 from execsrv.protocol.process_limits import ProcessLimits
@@ -44,11 +44,11 @@ class ListedProcess(Wire, frozen=True):
     """The command, its beginning where it is long."""
     cwd: str | None = None
     """The directory in which it was started, as a `file:` URI. None: that of the server."""
-    state: ProcessState = "running"
+    state: Told[ProcessState] = "running"
     age_ms: int = 0
     """Time since its start."""
     signal: str | None = None
-    reason: Reason | None = None
+    reason: Told[Reason] | None = None
     totals: dict[Stream, int] = {}
     """The bytes that each stream has carried."""
     next_seq: int = 1

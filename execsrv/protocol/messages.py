@@ -5,7 +5,7 @@ peers can say more."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -24,6 +24,18 @@ MessageId = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Id
 A whole number that is written with a point counts as that integer. A call with any other id is answered with an error
 whose id is null.
 """
+
+
+if TYPE_CHECKING:
+    _W = TypeVar("_W")
+    Told = Annotated[_W, "the words of today"]
+else:
+
+    class Told:
+        """One of some words that a server tells. A newer one may have more of them: who is told takes any text."""
+
+        def __class_getitem__(cls, words: Any) -> Any:
+            return Annotated[str, Meta(examples=list(get_args(words)))]
 
 
 class Request(Struct, frozen=True, omit_defaults=True):

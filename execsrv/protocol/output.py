@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Told, Wire
 from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial
 
@@ -18,6 +18,7 @@ Layer = Literal["subreaper", "mark", "session", "group"]
 Reason = Literal[
     "exited", "signaled", "timeout", "idle", "terminated", "disconnected", "shutdown", "oom", "cpu", "file-size"
 ]
+"""Words for how a leader came to its end. A server that is newer may tell another one."""
 
 
 AtMs = int | UnsetType
@@ -79,7 +80,7 @@ class ProcessExited(Wire, frozen=True):
     exit_code: int
     sandbox_denied: bool = False
     signal: str | None = None
-    reason: Reason = "exited"
+    reason: Told[Reason] = "exited"
     at_ms: AtMs = UNSET
     denial: Denial | UnsetType = UNSET
     """Why its confinement is taken for the cause, where `sandbox_denied`."""
@@ -105,7 +106,7 @@ class ProcessClosed(Wire, frozen=True):
     seq: int
     totals: dict[Stream, int] = {}
     remaining: list[Member] = []
-    tree_empty: Layer | None = None
+    tree_empty: Told[Layer] | None = None
     ended: list[Member] = []
     at_ms: AtMs = UNSET
     usage: ProcessUsage | UnsetType = UNSET

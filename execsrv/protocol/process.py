@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from execsrv.protocol.bounds import Id, Name, PathText, Patterns, Variables, Whole, Word, Words
 from execsrv.protocol.login_shells import ShellSnapshot, Snapshotted
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Told, Wire
 from execsrv.protocol.output import Chunk, ProcessClosed, ProcessExited, ReadGap, Reason, Stream
 from execsrv.protocol.process_limits import ProcessLimits
 from execsrv.protocol.sandbox import Confined, NetworkWish, Sandbox
@@ -123,7 +123,7 @@ class ProcessStarted(Wire, frozen=True):
     pid: int | None = None
     sandbox: Confined | UnsetType = UNSET
     """The confinement that it has, where it has one."""
-    shell_snapshot: Snapshotted | UnsetType = UNSET
+    shell_snapshot: Told[Snapshotted] | UnsetType = UNSET
     """"unused" where the login files are run after all; left out where no snapshot was asked for."""
     passed: list[Literal["stdin", "stdout", "stderr"]] | UnsetType = UNSET
     """The streams whose descriptors come with this answer, in their order. Absent: none do."""
@@ -215,7 +215,7 @@ class ProcessWaited(Wire, frozen=True):
     running: bool
     exit_code: int | None = None
     signal: str | None = None
-    reason: Reason | None = None
+    reason: Told[Reason] | None = None
 
 
 class ProcessAck(Wire, frozen=True):
@@ -274,7 +274,7 @@ class ProcessSnapshot(Wire, frozen=True):
     running: bool
     exit_code: int | None
     signal: str | None
-    reason: Reason | None
+    reason: Told[Reason] | None
     closed: bool
     next_seq: int
     totals: dict[Stream, int]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from execsrv.protocol.bounds import Name, PathText
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Told, Wire
 
 Places = Annotated[list[PathText], Meta(max_length=256)]
 
@@ -107,5 +107,5 @@ class Denial(Wire, frozen=True):
     "signal": it was killed for a system call. "output": its last lines have the `text`, which is a guess.
     """
 
-    evidence: Literal["signal", "output"]
+    evidence: Told[Literal["signal", "output"]]
     text: str

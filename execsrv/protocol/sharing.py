@@ -8,13 +8,16 @@ from msgspec import Meta
 
 from execsrv.protocol.bounds import Id, Name
 from execsrv.protocol.listing import ConnectionRef
-from execsrv.protocol.messages import Wire
+from execsrv.protocol.messages import Told, Wire
 
 JoinRole = Literal["viewer", "writer", "owner"]
 """A viewer reads. A writer types, resizes and signals too. An owner may also let others in, and end the connection."""
 
 SizePolicy = Literal["owner", "smallest", "latest"]
 """Whose size a terminal has where several look at it: the owner's, the smallest, or that of who said one last."""
+
+Coming = Literal["joined", "left", "revoked", "ownerLeft", "ownerBack", "ended"]
+"""Words for what a connection's presence tells."""
 
 MOST_NAME_CHARACTERS = 64
 
@@ -30,7 +33,7 @@ class JoinedMember(Wire, frozen=True):
     member_id: str
     principal: str
     client_name: str
-    role: JoinRole
+    role: Told[JoinRole]
 
 
 class ListedConnection(Wire, frozen=True):
@@ -41,13 +44,13 @@ class ListedConnection(Wire, frozen=True):
     principal: str
     """Whose it is."""
     client_name: str
-    role: JoinRole
+    role: Told[JoinRole]
     """The most that the asker may be there."""
     is_own: bool
     """True for the connection that asks."""
     attached: bool
     """True while its owner is there."""
-    keep: Keep | None
+    keep: Seconds | Told[Literal["untilIdle"]] | None
     age_ms: int
     ends_in_ms: int | None
     """The time at which it ends unless its owner comes back, None while that one is there."""
@@ -79,7 +82,7 @@ class ConnectionJoined(Wire, frozen=True):
     connection_id: str
     name: str | None
     member_id: str
-    role: JoinRole
+    role: Told[JoinRole]
     members: list[JoinedMember]
 
 
@@ -104,7 +107,7 @@ class ConnectionGranted(Wire, frozen=True):
 
     grant_id: str
     connection_id: str
-    role: JoinRole
+    role: Told[JoinRole]
     secret: str = ""
 
 
@@ -127,5 +130,5 @@ class ConnectionPresence(Wire, frozen=True):
     """<- somebody came to a connection or left it; or its owner did; or it has ended."""
 
     connection_id: str
-    happened: Literal["joined", "left", "revoked", "ownerLeft", "ownerBack", "ended"]
+    happened: Told[Coming]
     member: JoinedMember | None = None
