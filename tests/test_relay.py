@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from execsrv._wire.lines import LineChannel
 from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, Limits, ServerConfig
 from execsrv.protocol import HttpRequest, Notification, Request, Response
+from tests.certificates import Authority
 from tests.conftest import OpenServer, Server, with_packed
 from tests.peers import PATIENCE, Peer, b64, open_peer, plain
 from tests.test_guard import connected
@@ -233,6 +235,39 @@ async def test_connections_are_used_again_or_let_go(one_peer: Peer, web: Web) ->
             await until_done(one_peer, f"{number}")
         assert len(os.listdir("/proc/self/fd")) <= before + 2
         assert len(web.asked) <= seen + most
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+async def test_what_comes_behind_a_response_answers_nothing(
+    one_peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_sealed: bool
+) -> None:
+    """Whether it is read together with the response, or waits behind the first piece of that in what TLS has seen."""
+    surplus = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: " + b"x" * 2048
+
+    async def kept(asked: Asked) -> None:
+        request = asked.line.encode()
+        while request:
+            if b"/two" in request:
+                await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi" + surplus)
+            elif b"/nobody" in request:  # a piece of a head has 2048 bytes
+                await asked.send(long[:2044] + b"\r\n\r\n" + surplus)
+            else:
+                await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue")
+            request = bytes(await asked.stream.receive_some())
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority = Authority(tmp_path)
+    context.load_cert_chain(authority.server())
+    monkeypatch.setenv("SSL_CERT_FILE", authority.file)
+    sealed = partial(trio.SSLStream[trio.SocketStream], ssl_context=context, server_side=True, https_compatible=True)
+    async with open_web(sealed) if is_sealed else open_web() as web:
+        web.pages = dict.fromkeys(("/two", "/nobody", "/x"), kept)
+        base = f"https://127.0.0.1:{web.port}" if is_sealed else web.url
+        for path in ("/two", "/nobody"):
+            assert (await one_peer.call("http/request", wanted(web, url=base + path)))["status"] == 200
+            result = await one_peer.call("http/request", wanted(web, url=f"{base}/x"))
+            assert base64.b64decode(result["bodyBase64"]) == b"true"
 
 
 async def test_bodies_are_left_as_they_are(one_peer: Peer, web: Web) -> None:

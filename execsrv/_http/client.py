@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -166,8 +166,11 @@ async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[
     """Give the chunks of a body as they come. Leaving before the end hangs up. Raises `HttpFailedError` for a cut body.
 
     Only a cancel ends all of httpcore's generators in order. So a body that was not read to its end is read on under a
-    cancelled scope. At the end of one httpcore lets go of the connection only when it is asked to.
+    cancelled scope. At the end of one httpcore lets go of the connection only when it is asked to. It would keep one on
+    which more has come than the response.
     """
+    from execsrv._http.network import Stream
+
     chunks = _InTurns(response.aiter_stream())
     try:
         yield chunks
@@ -179,6 +182,9 @@ async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[
             try:
                 async for _ in chunks:
                     pass
+                if isinstance(stream := response.extensions.get("network_stream"), Stream):
+                    assert isinstance(response.stream, AsyncIterable)
+                    await stream.end(response.stream)
             except _errors():
                 pass  # what was left of it was cut as well
             finally:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -35,19 +36,48 @@ _HEAD_BYTES = 128 * 1024
 """A response's head and all interim responses before it have so much. httpcore allows 100 KiB for each alone."""
 
 
+class _NothingMoreError(Exception):
+    """Somebody reads on behind the end of a response."""
+
+
 class Stream(AsyncNetworkStream):
     """A connection that gives little of a head at once. What follows a request is one, until `head_is_over`."""
 
     def __init__(self, stream: AsyncNetworkStream) -> None:
         self._stream = stream
         self._head_bytes: int | None = 0
+        self._is_spent = False  # it is no good for another request
 
     def head_is_over(self) -> None:
         """Read what comes next in larger pieces, and without a bound."""
         self._head_bytes = None
 
+    async def end(self, body: AsyncIterable[bytes]) -> None:
+        """Leave the connection to the next request, once a body was read to its end, unless more has come than that.
+
+        httpcore may have read it together with the body, and would take it for the next response. Asked for more of the
+        body, it ends at once then; else it wants to read.
+        """
+        self._is_spent = True
+        with suppress(_NothingMoreError):
+            async for _ in body:
+                pass
+
+    def _has_more_in_tls(self) -> bool:
+        """Return whether something has come that only the TLS layer has seen."""
+        tls = self.get_extra_info("ssl_object")
+        try:
+            return tls is not None and tls.read(1) is not None
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError:
+            return True
+
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - as httpcore has it
         """Return what is there, or wait for it. Raises `ReadError`, and `RemoteProtocolError` for too long a head."""
+        if self._is_spent:
+            self._is_spent = self._has_more_in_tls()
+            raise _NothingMoreError
         if self._head_bytes is None:
             return await self._stream.read(max_bytes, timeout)
         if self._head_bytes:
@@ -77,8 +107,8 @@ class Stream(AsyncNetworkStream):
         return Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore asks of the connection."""
-        return self._stream.get_extra_info(info)
+        """Return what httpcore asks of the connection. It keeps none that has something to read before it is used."""
+        return (self._is_spent and info == "is_readable") or self._stream.get_extra_info(info)
 
 
 class Network(httpcore.TrioBackend):
