@@ -171,6 +171,39 @@ async def test_body_is_sent(peer: Peer, web: Web) -> None:
     assert (asked.field("content-length"), asked.field("accept")) == ("3", "a/b")
 
 
+@pytest.mark.parametrize("waits_for_it", [True, False])
+async def test_an_answer_that_comes_before_the_body_is_read_is_told(one_peer: Peer, waits_for_it: bool) -> None:
+    """An interim one is none: it may be what the HTTP server wants the body after."""
+    size = 8 * MIB
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            got = b""
+            while b"\r\n\r\n" not in got:
+                got += await stream.receive_some()
+            if waits_for_it:
+                await stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+                left = size - len(got.partition(b"\r\n\r\n")[2])
+                while left:
+                    left -= len(await stream.receive_some())
+            await stream.send_all(head("Content-Length: 2", status="413 Too Large") + b"no")
+            if not waits_for_it:
+                await one_ended.wait()
+
+    one_ended = trio.Event()
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+        expecting = [{"name": "Expect", "value": "100-continue"}]
+        params = {**request(url, "r"), "method": "POST", "bodyBase64": b64(bytes(size)), "headers": expecting}
+        with trio.fail_after(PATIENCE):
+            result = await one_peer.call("http/request", params)
+        assert (result["status"], result["bodyBase64"]) == (413, b64(b"no"))
+        one_ended.set()
+        nursery.cancel_scope.cancel()
+
+
 async def test_streamed(peer: Peer, web: Web) -> None:
     async def slowly(asked: Asked) -> None:
         await asked.send(head("Transfer-Encoding: chunked") + b"3\r\nabc\r\n")

@@ -81,7 +81,7 @@ class HttpClient:
             exchange.method,
             httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path),
             headers=exchange.header(),
-            content=exchange.body,
+            content=_Body(exchange.body),
         )
         pool = self._pool(target)
         try:
@@ -189,6 +189,23 @@ async def open_body(response: httpcore.Response) -> AsyncIterator[AsyncIterator[
                 pass  # what was left of it was cut as well
             finally:
                 await response.aclose()  # which httpcore shields, and which waits for nobody
+
+
+class _Body:
+    """The body of a request, in one piece. For bytes httpcore has a generator, which an early answer leaves open."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._left: list[bytes] = []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._left = [self._content]
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 class _InTurns:

@@ -16,10 +16,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import h11
 import httpcore
 import trio
 from httpcore import SOCKET_OPTION, AsyncNetworkStream
 
+from execsrv._nursery import open_helpers, owned
 from execsrv._threads import run_in_thread
 from execsrv._wire.turns import my_turn
 
@@ -31,6 +33,9 @@ _HEAD_START_SECONDS = 0.25
 
 _HEAD_PIECE_BYTES = 2048
 """So much of a head is taken in one turn: interim responses without a header take a few milliseconds then."""
+
+_AT_ONCE_BYTES = 16 * 1024
+"""So much of a request leaves at once: the system holds it, whether or not somebody reads it."""
 
 _HEAD_BYTES = 128 * 1024
 """A response's head and all interim responses before it have so much. httpcore allows 100 KiB for each alone."""
@@ -47,6 +52,7 @@ class Stream(AsyncNetworkStream):
         self._stream = stream
         self._head_bytes: int | None = 0
         self._is_spent = False  # it is no good for another request
+        self._early = bytearray()  # what was read of a response while its request was written
 
     def head_is_over(self) -> None:
         """Read what comes next in larger pieces, and without a bound."""
@@ -78,20 +84,53 @@ class Stream(AsyncNetworkStream):
         if self._is_spent:
             self._is_spent = self._has_more_in_tls()
             raise _NothingMoreError
-        if self._head_bytes is None:
-            return await self._stream.read(max_bytes, timeout)
-        if self._head_bytes:
-            await my_turn()
-        if self._head_bytes > _HEAD_BYTES:
-            raise httpcore.RemoteProtocolError(f"the head of the response has more than {_HEAD_BYTES} bytes")
-        data = await self._stream.read(min(max_bytes, _HEAD_PIECE_BYTES), timeout)
-        self._head_bytes += len(data)
+        if self._head_bytes is not None:
+            if self._head_bytes:
+                await my_turn()
+            if self._head_bytes > _HEAD_BYTES:
+                raise httpcore.RemoteProtocolError(f"the head of the response has more than {_HEAD_BYTES} bytes")
+            max_bytes = min(max_bytes, _HEAD_PIECE_BYTES)
+        data = bytes(self._early[:max_bytes]) or await self._stream.read(max_bytes, timeout)
+        del self._early[:max_bytes]
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as httpcore has it
-        """Send a piece of a request, which a new head follows."""
+        """Send a piece of a request, which a new head follows. Raises `WriteError`.
+
+        That is raised too where the response is there before all of it has left: nobody may read the rest.
+        """
         self._head_bytes = 0
-        await self._stream.write(buffer, timeout)
+        if len(buffer) <= _AT_ONCE_BYTES:
+            await self._stream.write(buffer, timeout)
+            return
+        is_sent = False
+        with trio.CancelScope() as sending:
+            async with open_helpers() as helpers:
+                helpers.start_soon(owned, self._hear_early, sending)
+                await self._stream.write(buffer, timeout)
+                is_sent = True
+        if not is_sent:
+            raise httpcore.WriteError("the response came before the request had left")
+
+    async def _hear_early(self, sending: trio.CancelScope) -> None:
+        """Read on until there is something that no interim response (1xx) is, and have it end the sending then."""
+        head = h11.Connection(h11.CLIENT)
+        head.send(h11.Request(method="GET", target="/", headers=[("host", "")]))
+        try:
+            while len(self._early) <= _HEAD_BYTES and (data := await self._stream.read(_HEAD_PIECE_BYTES)):
+                self._early += data
+                head.receive_data(data)
+                while isinstance(event := head.next_event(), h11.InformationalResponse):
+                    pass
+                if event is not h11.NEED_DATA:
+                    sending.cancel()
+                    return
+        except h11.RemoteProtocolError:
+            sending.cancel()
+        except httpcore.ReadError:
+            return  # who writes hears of it
 
     async def aclose(self) -> None:
         """Hang up."""
