@@ -246,6 +246,9 @@ def test_a_recording_that_cannot_be_written_ends_and_the_command_does_not(url: s
     assert done.stdout.endswith("\n5000\nEND\n")
     assert done.stderr == f"execsrv: cannot write the recording: File too large: {tmp_path}/cast\n"
     assert done.returncode == 125
+    lines = (tmp_path / "cast").read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    assert all(map(json.loads, lines))
 
 
 def test_a_recording_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -319,6 +319,23 @@ def test_what_is_no_recording_makes_no_page(tmp_path: Path, content: str) -> Non
     assert os.listdir(tmp_path) == ["not.cast"]
 
 
+def test_a_page_leaves_out_what_was_cut_and_nothing_else(tmp_path: Path) -> None:
+    """The player takes no line that is broken, and then plays nothing at all."""
+    path = cast_file(tmp_path, [0.1, "o", "one"])
+    whole = path.read_text()
+    page = to_html(path).read_text()
+    for rest in ('[0.1, "o", "tw', "[0.1", "\n", "# a comment\n"):
+        path.write_text(whole + rest)
+        assert to_html(path).read_text() == page
+    for line in ("[zz]", '[0.1, "o", "tw', '[0.1, "o"]', "{}"):
+        path.write_text(f'{whole}{line}\n[0.1, "o", "two"]\n')
+        with pytest.raises(ValueError, match=re.escape(f"{path} is no asciicast: line 3 is no event of one")):
+            to_html(path)
+    path.write_text('{"version": 3}\n[0.1, "o", "one"]\n')
+    with pytest.raises(ValueError, match="first line is not the header of one"):
+        to_html(path)
+
+
 def test_a_page_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
     cast = cast_file(tmp_path)
     with pytest.raises(OSError, match="nowhere"):

@@ -99,7 +99,7 @@ async def test_a_shell_starts_types_and_resizes(served: Served, tmp_path: Path) 
 async def test_a_recording_is_played(served: Served, tmp_path: Path) -> None:
     cast = tmp_path / "a.cast"
     lines = [{"version": 3, "term": {"cols": 60, "rows": 6}}, [0.1, "o", "\u001b[31mred\u001b[0m and the end"]]
-    cast.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cast.write_text("".join(json.dumps(line) + "\n" for line in lines) + '[0.1, "o", "cu')
     async with inside(served, tmp_path / "profile") as page:
         await page.evaluate(f"document.getElementById('recording-path').value = {json.dumps(str(cast))}")
         await page.evaluate("document.querySelector('#far-recording button').click()")

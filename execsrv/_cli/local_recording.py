@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from execsrv._cli.terminal import size_of, window
 from execsrv._wire.writing import write_all
 from execsrv.record.asciicast import Asciicast
+from execsrv.record.file import whole_lines
 
 
 class LocalRecording:
@@ -49,7 +50,8 @@ class LocalRecording:
     def _write(self, line: bytes) -> None:
         if line and self.error is None:
             try:
-                write_all(self._descriptor, line)
+                with whole_lines(self._descriptor, line):
+                    write_all(self._descriptor, line)
             except OSError as error:
                 self.error = OSError(error.errno, f"cannot write the recording: {error.strerror}", self._path)
 

@@ -28,6 +28,7 @@ from execsrv.client.parameters import flag, seconds, string
 from execsrv.errors import BusyError, InvalidParamsError
 from execsrv.protocol import Chunk, Size
 from execsrv.record.asciicast import Asciicast, Recording
+from execsrv.record.file import whole_lines
 
 _MOST_WAITING_BYTES = 16 * 1024 * 1024
 """So much may wait for the file. Beyond it, output is left out of the recording."""
@@ -197,10 +198,11 @@ class _File:
     def write(self, data: bytes) -> None:
         """Write all of it. Raises `OSError` with its path."""
         with self._using():
+            assert self._descriptor is not None
             rest = memoryview(data)
-            while rest and not self._is_closed:
-                assert self._descriptor is not None
-                rest = rest[os.write(self._descriptor, rest) :]
+            with whole_lines(self._descriptor, data):
+                while rest and not self._is_closed:
+                    rest = rest[os.write(self._descriptor, rest) :]
 
     def failure(self, number: int) -> OSError:
         """Return the error of a recording that is not whole, for the error of the system."""

@@ -6,6 +6,7 @@ import errno
 import html
 import json
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -52,7 +53,8 @@ def to_html(
     The page needs no other file and no network. It begins to play by itself with `autoplay`. `title` is its heading: by
     default the recording's own, or its command.
 
-    Raises `ValueError` for a file that is no recording, and `OSError`. The page appears whole or not at all.
+    A last line that was cut, as where its writer was killed, is left out. Raises `ValueError` for a file that is no
+    recording, and `OSError`. The page appears whole or not at all.
     """
     cast = Path(cast)
     page = cast.with_suffix(".html") if page is None else Path(page)
@@ -66,7 +68,7 @@ def to_html(
         title=html.escape(title or header.get("title") or header.get("command") or cast.stem),
         style=(player / "asciinema-player.css").read_text(encoding="utf-8"),
         script=(player / "asciinema-player.min.js").read_text(encoding="utf-8"),
-        cast=_in_script(text),
+        cast=_in_script("".join(f"{line}\n" for line in _whole(cast, text))),
         options=_in_script({"autoPlay": autoplay, "fit": "width", "terminalFontSize": "15px"}),
     )
     _write_whole(page, content.encode())
@@ -76,9 +78,39 @@ def to_html(
 def _header(cast: Path, text: str) -> dict[str, str]:
     with suppress(ValueError, RecursionError):
         header = json.loads(text.partition("\n")[0])
-        if isinstance(header, dict) and header.get("version") in (2, 3):
+        if isinstance(header, dict) and _has_size(header):
             return {name: value for name, value in header.items() if isinstance(value, str)}
     raise ValueError(f"{cast} is no asciicast: its first line is not the header of one")
+
+
+def _has_size(header: dict[str, object]) -> bool:
+    """Return whether a header is one that the player takes: of a version that it knows, with a size."""
+    if header.get("version") == 2:
+        return isinstance(header.get("width"), int) and isinstance(header.get("height"), int)
+    match header:
+        case {"version": 3, "term": {"cols": int(), "rows": int()}}:
+            return True
+    return False
+
+
+def _whole(cast: Path, text: str) -> Iterator[str]:
+    """Yield the lines that the player is to read: the header, and the events. Raises `ValueError` for another one."""
+    lines = text.rstrip("\n").split("\n")
+    yield lines[0]
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            if number == len(lines):
+                return
+            event = None
+        match event:
+            case [int() | float(), str(), str()]:
+                yield line
+            case _:
+                raise ValueError(f"{cast} is no asciicast: line {number} is no event of one")
 
 
 def _in_script(value: object) -> str:

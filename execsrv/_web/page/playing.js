@@ -28,6 +28,12 @@ export async function play(text, place) {
     throw new Error("that is no asciicast: its first line is not the header of one");
   }
   await load();
+  const lines = text.trimEnd().split("\n");
+  try {
+    JSON.parse(lines.at(-1));
+  } catch {
+    lines.pop(); // it is still being written, or its writer was killed
+  }
   const options = { autoPlay: true, fit: "both", terminalFontSize: "15px" };
-  return globalThis.AsciinemaPlayer.create({ data: text }, place, options);
+  return globalThis.AsciinemaPlayer.create({ data: lines.join("\n") }, place, options);
 }
