@@ -282,6 +282,16 @@ async def test_a_wrong_recording_is_named(client: Client, record: Any, named: st
             raise AssertionError("it runs")
 
 
+async def test_a_recording_is_its_users_alone(client: Client, tmp_path: Path) -> None:
+    """Also in the place of a file that others could read, and so is its page."""
+    recording = tmp_path / "old.cast"
+    recording.touch(0o644)
+    recording.chmod(0o644)
+    await client.run(["echo", "secret"], record=recording)
+    assert recording.stat().st_mode & 0o777 == 0o600
+    assert to_html(recording).stat().st_mode & 0o777 == 0o600
+
+
 # -- the page --
 
 

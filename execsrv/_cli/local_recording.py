@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from execsrv._cli.terminal import size_of, window
 from execsrv._wire.writing import write_all
 from execsrv.record.asciicast import Asciicast
-from execsrv.record.file import whole_lines
+from execsrv.record.file import open_file, whole_lines
 
 
 class LocalRecording:
@@ -22,7 +22,7 @@ class LocalRecording:
         self.error: OSError | None = None
         """The end of the recording, and not of the command: from then on nothing more is written."""
         self._path = path
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._descriptor = open_file(path)
         self.exit_code: int | None = None
         """Once it is known."""
         self._cast = Asciicast(time.monotonic(), is_terminal=is_terminal)

@@ -28,7 +28,7 @@ from execsrv.client.parameters import flag, seconds, string
 from execsrv.errors import BusyError, InvalidParamsError
 from execsrv.protocol import Chunk, Size
 from execsrv.record.asciicast import Asciicast, Recording
-from execsrv.record.file import whole_lines
+from execsrv.record.file import open_file, whole_lines
 
 _MOST_WAITING_BYTES = 16 * 1024 * 1024
 """So much may wait for the file. Beyond it, output is left out of the recording."""
@@ -192,8 +192,7 @@ class _File:
     def open(self) -> None:
         """Create it, or empty it. Raises `OSError`."""
         with self._using():
-            # What a terminal shows is its user's alone.
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            self._descriptor = open_file(self._path)
 
     def write(self, data: bytes) -> None:
         """Write all of it. Raises `OSError` with its path."""

@@ -1,10 +1,20 @@
-"""A recording's file has whole lines alone, also where its disk is full: a player takes no other."""
+"""The file of a recording: its user's alone, as a terminal is, and of whole lines, since a player takes no others."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+
+def open_file(path: str | bytes) -> int:
+    """Create a file for a recording, or empty it, and return its descriptor. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with suppress(OSError):  # what is another user's stays as it is
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -53,8 +54,8 @@ def to_html(
     The page needs no other file and no network. It begins to play by itself with `autoplay`. `title` is its heading: by
     default the recording's own, or its command.
 
-    A last line that was cut, as where its writer was killed, is left out. Raises `ValueError` for a file that is no
-    recording, and `OSError`. The page appears whole or not at all.
+    It is for those who may read the recording. A last line that was cut, as where its writer was killed, is left out.
+    Raises `ValueError` for a file that is no recording, and `OSError`. The page appears whole or not at all.
     """
     cast = Path(cast)
     page = cast.with_suffix(".html") if page is None else Path(page)
@@ -71,7 +72,7 @@ def to_html(
         cast=_in_script("".join(f"{line}\n" for line in _whole(cast, text))),
         options=_in_script({"autoPlay": autoplay, "fit": "width", "terminalFontSize": "15px"}),
     )
-    _write_whole(page, content.encode())
+    _write_whole(page, content.encode(), cast.stat().st_mode & 0o666)
     return page
 
 
@@ -118,12 +119,12 @@ def _in_script(value: object) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def _write_whole(path: Path, content: bytes, mode: int) -> None:
     if path.exists() and not path.is_file():  # a device would be gone
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     unfinished = path.with_name(part_name(path.name))
     try:
-        with open(unfinished, "xb") as file:
+        with open(unfinished, "xb", opener=partial(os.open, mode=mode)) as file:
             file.write(content)
         os.replace(unfinished, path)
     except BaseException:
