@@ -242,7 +242,11 @@ def _decoded(value: bytes) -> str:
 
 
 def _text_of(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    """Return the text of an error or, where that is empty, of the first of its causes that has one."""
+    cause: BaseException | None = error
+    while cause is not None and not str(cause):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause or type(error).__name__)
 
 
 def _tls_context() -> ssl.SSLContext:
