@@ -29,7 +29,7 @@ from execsrv._wire.channel import MessageChannel
 from execsrv._wire.lines import LineChannel
 from execsrv.errors import LimitExceededError
 from execsrv.limits import MIB, Limits, ServerConfig
-from execsrv.protocol import HttpRequest, Notification, Request, Response
+from execsrv.protocol import Failure, HttpRequest, Notification, Request, Response
 from tests.certificates import Authority
 from tests.conftest import OpenServer, Server, with_packed
 from tests.peers import PATIENCE, Peer, b64, open_peer, plain
@@ -169,6 +169,24 @@ async def test_body_is_sent(peer: Peer, web: Web) -> None:
     (asked,) = web.asked
     assert (asked.line, asked.body) == ("POST /x", b"abc")
     assert (asked.field("content-length"), asked.field("accept")) == ("3", "a/b")
+
+
+async def test_a_close_frees_its_id_at_once_and_ends_all_that_have_it(one_peer: Peer, web: Web) -> None:
+    web.pages["/half"], web.pages["/never"] = web.half, web.never
+    pulled = wanted(web, "/half", pullResponse=True)
+    assert (await one_peer.call("http/request", pulled))["status"] == 200
+    for path, how in (("/half", "pullResponse"), ("/never", "pullResponse"), ("/never", "streamResponse")):
+        await one_peer.post("http/close", {"requestId": "r"})
+        await one_peer.post("http/request", wanted(web, path, **{how: True}))
+    assert await one_peer.call("http/close", {"requestId": "r"}) == {}
+    assert (await one_peer.call("http/request", pulled))["status"] == 200
+    await one_peer.call("http/close", {"requestId": "r"})
+    whole = [await one_peer.post("http/request", wanted(web, "/never")) for _ in range(2)]
+    await one_peer.call("http/close", {"requestId": "r"})
+    for id in whole:
+        refusal = await one_peer.answer(id)
+        assert isinstance(refusal, Failure)
+        assert "it was closed by its peer" in refusal.error.message
 
 
 @pytest.mark.parametrize("waits_for_it", [True, False])

@@ -62,8 +62,8 @@ class Relay:
         self._answers_left = answers_left
         self._config = config
         self._under_way = 0
-        self._streams: dict[str, _PulledBody | None] = {}
-        self._unanswered: dict[str, trio.CancelScope] = {}
+        self._streams: dict[str, _StreamedBody] = {}
+        self._unanswered: dict[trio.CancelScope, str] = {}  # with their ids, of which whole ones may share one
         fitting = max(0, config.max_message_bytes - _HEAD_BYTES) * 3 // 4  # in base64, into one message
         self._max_buffered = min(config.buffered_http_bytes, fitting)
         self._buffered = 0
@@ -90,9 +90,11 @@ class Relay:
             raise BusyError(f"http_exchanges ({bound}) are under way", limit="http_exchanges", value=bound)
         self._take()
         self._under_way += 1
+        body, closing = None, trio.CancelScope()
         if _is_streamed(params):
-            self._streams[params.request_id] = _PulledBody() if params.pull_response else None
-        return self._run(params, exchange)
+            body = self._streams[params.request_id] = _StreamedBody(params, closing)
+        self._unanswered[closing] = params.request_id
+        return self._run(params, exchange, body, closing)
 
     def _take(self) -> None:
         """Take what an exchange has from its beginning. Raises `LimitExceededError`."""
@@ -110,17 +112,18 @@ class Relay:
         self._under_way = 0
         await self._client.aclose()
 
-    def _finished(self, params: HttpRequest) -> None:
+    def _finished(self, body: _StreamedBody | None) -> None:
         self._under_way -= 1
         self._allowance.exchanges.give()
         self._allowance.for_http.give(_EXCHANGE_BYTES)
-        if _is_streamed(params):
-            del self._streams[params.request_id]
+        if body is not None and self._streams.get(body.id) is body:
+            del self._streams[body.id]
 
-    async def _run(self, params: HttpRequest, exchange: PreparedRequest) -> HttpResponse:
+    async def _run(
+        self, params: HttpRequest, exchange: PreparedRequest, streamed: _StreamedBody | None, closing: trio.CancelScope
+    ) -> HttpResponse:
         deadline = math.inf if params.timeout_ms is None else trio.current_time() + params.timeout_ms / 1000
         streaming = False
-        closing = self._unanswered[params.request_id] = trio.CancelScope()
         try:
             with closing:
                 with trio.move_on_at(deadline) as patience:
@@ -128,18 +131,17 @@ class Relay:
                 if patience.cancelled_caught:
                     raise HttpFailedError(f"{sending(exchange)}: {_too_slow(params)}", url=exchange.target.url)
                 body = b""
-                if _is_streamed(params):
-                    self._nursery.start_soon(owned, self._stream, params, response, deadline)
+                if streamed is not None:
+                    self._nursery.start_soon(owned, self._stream, params, response, deadline, streamed)
                     streaming = True
                 else:
                     body = await self._read(params, response, deadline)
                 return HttpResponse(response.status, fields_of(response), body)
             raise HttpFailedError(f"{sending(exchange)}: it was closed by its peer", url=exchange.target.url)
         finally:
-            if self._unanswered.get(params.request_id) is closing:
-                del self._unanswered[params.request_id]
+            del self._unanswered[closing]
             if not streaming:
-                self._finished(params)
+                self._finished(streamed)
 
     async def _read(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> bytes:
         """Return the whole body, once the answers before it have left, so that bodies cannot pile up for a slow peer.
@@ -172,17 +174,18 @@ class Relay:
         message = f"buffered_http_bytes ({bound}) would be exceeded by a response body: it can be streamed"
         return LimitExceededError(message, limit="buffered_http_bytes", value=bound)
 
-    async def _stream(self, params: HttpRequest, response: httpcore.Response, deadline: float) -> None:
+    async def _stream(
+        self, params: HttpRequest, response: httpcore.Response, deadline: float, body: _StreamedBody
+    ) -> None:
         """Hand the body over chunk by chunk, told or each when it is asked for, then its end, and free the id."""
-        pulled = self._streams[params.request_id]
-        if pulled is not None:
+        if body.is_pulled:
 
             async def give(chunk: bytes) -> None:
-                await pulled.give.send(HttpBodyPiece(chunk))
+                await body.give.send(HttpBodyPiece(chunk))
 
-            with pulled.scope, pulled.give:
+            with body.scope, body.give:
                 problem = await self._hand_over(params, response, deadline, give)
-                await pulled.give.send(HttpBodyPiece(b"", done=True, error=problem))
+                await body.give.send(HttpBodyPiece(b"", done=True, error=problem))
         else:
             told = 0
 
@@ -193,7 +196,7 @@ class Relay:
 
             problem = await self._hand_over(params, response, deadline, tell)
             await self._tell_delta(HttpBodyDelta(params.request_id, told + 1, b"", done=True, error=problem))
-        self._finished(params)
+        self._finished(body)
 
     async def _hand_over(
         self,
@@ -214,28 +217,36 @@ class Relay:
 
     def read(self, params: HttpRequestId) -> Coroutine[Any, Any, HttpBodyPiece]:
         """Return a coroutine that waits for the next piece of a pulled body. Raises `HttpFailedError` for none."""
-        pulled = self._streams.get(params.request_id)
-        if pulled is None:
+        body = self._streams.get(params.request_id)
+        if body is None or not body.is_pulled:
             raise HttpFailedError(f"no body is to be pulled for requestId `{params.request_id}`")
-        return pulled.next()
+        return body.next()
 
     def close(self, params: HttpRequestId) -> Nothing:
-        """Hang up on the HTTP server of a pulled body, or one that has not answered. An id of neither is accepted."""
-        if (closing := self._unanswered.get(params.request_id)) is not None:
-            closing.cancel()
-        pulled = self._streams.get(params.request_id)
-        if pulled is not None:
-            pulled.scope.cancel()
+        """Hang up on the HTTP server of a pulled body, or those that have not answered, and free the id.
+
+        An id of neither is accepted.
+        """
+        for closing, id in self._unanswered.items():
+            if id == params.request_id:
+                closing.cancel()
+        body = self._streams.get(params.request_id)
+        if body is not None and (body.is_pulled or body.closing in self._unanswered):
+            body.scope.cancel()
+            del self._streams[body.id]
         return Nothing()
 
     async def _tell_delta(self, delta: HttpBodyDelta) -> None:
         await self._tell(Notification("http/request/bodyDelta", delta))
 
 
-class _PulledBody:
-    """The body of one response on its way to who asks for it. Nothing of it waits in here."""
+class _StreamedBody:
+    """The body of one response on its way to who is told it, or asks for it. Nothing of it waits in here."""
 
-    def __init__(self) -> None:
+    def __init__(self, params: HttpRequest, closing: trio.CancelScope) -> None:
+        """`closing` ends its request as long as that is not answered, and `scope` the body where it is pulled."""
+        self.id, self.is_pulled = params.request_id, params.pull_response
+        self.closing = closing
         self.scope = trio.CancelScope()
         self.give, self._take = trio.open_memory_channel[HttpBodyPiece](0)
 
