@@ -421,12 +421,13 @@ async def test_redirects_that_are_not_followed(one_peer: Peer, web: Web) -> None
     web.page("/stop", "Location: /b", status="302 Elsewhere", body=b"here")
     web.page("/none", status="302 Elsewhere")
     web.page("/bad", "Location: http://[::x/", status="302 Elsewhere")
+    web.page("/zero", "Location: http://127.0.0.1:0/", status="302 Elsewhere")
     web.pages["/cut"] = (
         head("Location: /elsewhere", "Transfer-Encoding: chunked", status="307 Elsewhere") + b"no chunk\r\n"
     )
     assert (await one_peer.call("http/request", wanted(web, "/cut")))["status"] == 404
     web.page("/choice", "Location: /b", status="300 Choices")
-    for path in ("/stop", "/none", "/bad", "/choice"):
+    for path in ("/stop", "/none", "/bad", "/zero", "/choice"):
         policy = {"redirectPolicy": "stop"} if path == "/stop" else {}
         result = await one_peer.call("http/request", wanted(web, path, **policy))
         assert result["status"] in (300, 302)
@@ -458,6 +459,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"url": "http://"}, "http/request url is invalid: empty host"),
     ({"url": "http://[::1"}, "http/request url is invalid: invalid IPv6 address"),
     ({"url": "http://h:99999/"}, "http/request url is invalid: invalid port number"),
+    ({"url": "http://h:0/"}, "http/request url is invalid: invalid port number"),
     ({"url": "http://h:x/"}, "http/request url is invalid: invalid port number"),
     ({"url": "http://a b/"}, "http/request url is invalid: invalid international domain name"),
     ({"url": f"http://{'a' * 64}/"}, "http/request url is invalid: invalid international domain name"),

@@ -214,6 +214,8 @@ def _target(url: str) -> tuple[Target, bytes | None]:
         raise _bad_url("invalid IPv6 address") from None
     try:
         port = parts.port if parts.port != _DEFAULT_PORTS[scheme] else None
+        if port == 0:
+            raise ValueError
     except ValueError:
         raise _bad_url("invalid port number") from None
     host = _host(parts)
