@@ -160,6 +160,19 @@ async def test_a_run_is_recorded(client: Client, tmp_path: Path) -> None:
     assert events[-1][1:] == ("x", "137")
 
 
+async def test_a_recording_has_the_text_of_its_process(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "demo.cast"
+    assert (await client.run(["printf", "\\351t\\351"], encoding="latin-1", record=path)).stdout == "été"
+    assert printed(read(path)[1]) == "été"
+    async with (
+        client.start(["cat"], stdin=True, encoding="utf-16-le") as process,
+        client.record(process, path, input=True),
+    ):
+        await process.communicate("naïve")
+    assert "".join(event[2] for event in read(path)[1] if event[1] == "i") == "naïve"
+    assert printed(read(path)[1]) == "naïve"
+
+
 async def test_all_output_is_there_when_the_block_is_left_early(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "demo.cast"
     async with client.start(

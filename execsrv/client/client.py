@@ -30,7 +30,7 @@ from execsrv.client.remote_changes import RemoteChanges
 from execsrv.client.result import END_GRACE_SECONDS, Result, check_bound
 from execsrv.client.sharing import Sharing
 from execsrv.client.start_words import MAP_WORDS, START_WORDS, refused
-from execsrv.client.starting import Starting
+from execsrv.client.starting import Starting, recorded_as
 from execsrv.client.text import as_bytes, text_mode
 from execsrv.client.tokens import ReadToken, no_token
 from execsrv.errors import CommandError, InvalidParamsError
@@ -167,6 +167,7 @@ class Client(Sharing, Starting, metaclass=Given):
             raise refused("run", options.keys() - START_WORDS)
         mode = text_mode(text, encoding, errors)
         data = as_bytes(input, mode)
+        options["record"] = recorded_as(options.get("record"), mode)
         patience = seconds("timeout", timeout)
         check_bound(max_bytes)
         flag("check", check)
@@ -272,7 +273,7 @@ class Client(Sharing, Starting, metaclass=Given):
         if mirror.reader.is_passed:
             message = f"process {process.id} was started with pass_streams, and cannot be recorded"
             raise InvalidParamsError(message, field="process")
-        recording = recorder.recording(Recording(path, input, title, idle_time_limit))
+        recording = recorder.recording(Recording(path, input, title, idle_time_limit), mirror.text)
         size = (await process.snapshot()).size
         async with recorder.recorded(mirror, recording, process.argv, size):
             yield

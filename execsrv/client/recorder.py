@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -25,6 +26,7 @@ from execsrv._threads import run_in_thread
 from execsrv.client.file_paths import plain_path
 from execsrv.client.mirror import Mirror
 from execsrv.client.parameters import flag, seconds, string
+from execsrv.client.text import TextMode, text_mode
 from execsrv.errors import BusyError, InvalidParamsError
 from execsrv.protocol import Chunk, Size
 from execsrv.record.asciicast import Asciicast, Recording
@@ -37,8 +39,11 @@ _FLUSH_SECONDS = 5.0
 """Time that the file has in the end to take what waits."""
 
 
-def recording(record: object) -> Recording:
-    """Return a recording for the path or the `Recording` that a user gave. Raises `InvalidParamsError`."""
+def recording(record: object, text: TextMode | None) -> Recording:
+    """Return a recording for the path or the `Recording` that a user gave. Raises `InvalidParamsError`.
+
+    `text` is how the process is read as text, None where it is read as bytes.
+    """
     recording = record if isinstance(record, Recording) else Recording(record)  # type: ignore[arg-type]
     if not isinstance(recording.path, str | os.PathLike):
         raise InvalidParamsError(f"record must be a path or a Recording, got {recording.path!r}", field="record")
@@ -47,7 +52,8 @@ def recording(record: object) -> Recording:
     if recording.title is not None:
         string("title", recording.title)
     seconds("idle_time_limit", recording.idle_time_limit)
-    return recording
+    mode = text_mode(None, recording.encoding, None) or text or TextMode()
+    return replace(recording, encoding=mode.encoding)
 
 
 @asynccontextmanager
@@ -86,7 +92,7 @@ class _Tap:
         self.error: OSError | BusyError | None = None
         self._mirror = mirror
         self._with_input = recording.input
-        self._cast = Asciicast(time.monotonic(), is_terminal=size is not None)
+        self._cast = Asciicast(time.monotonic(), is_terminal=size is not None, encoding=recording.encoding or "utf-8")
         self._began = math.inf
         self._lines = [
             self._cast.header(

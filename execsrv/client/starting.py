@@ -34,7 +34,7 @@ from execsrv.client.parameters import (
 from execsrv.client.policy import Policy, sandbox_of
 from execsrv.client.process import Process
 from execsrv.client.start_request import check_known, limits_of, passing, place, snapshot_of
-from execsrv.client.text import process_text
+from execsrv.client.text import TextMode, process_text
 from execsrv.errors import BadAnswerError, ConnectionLostError, ProcessExistsError
 from execsrv.protocol import (
     OutputFile,
@@ -211,7 +211,7 @@ class Starting:
                 pass_streams=pass_streams,
             )
             check_known(connection, params)
-            async with _recorded(mirror, record, params):
+            async with _recorded(mirror, recorded_as(record, mode), params):
                 streams: PassedStreams | None = None
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
@@ -227,16 +227,23 @@ class Starting:
                             await end(mirror, leaving, connection.config.leave_timeout)
 
 
-def _recorded(
-    mirror: Mirror, record: Path | Recording | None, params: ProcessStart
-) -> AbstractAsyncContextManager[None]:
-    """Record a process in a block, where that is wanted. Without that, none of it is loaded."""
+def recorded_as(record: Path | Recording | None, text: TextMode | None) -> Recording | None:
+    """Return the recording of a process that is read in that way, where one is wanted. Else none of it is loaded."""
     if record is None:
+        return None
+    from execsrv.client import recorder
+
+    return recorder.recording(record, text)
+
+
+def _recorded(mirror: Mirror, recording: Recording | None, params: ProcessStart) -> AbstractAsyncContextManager[None]:
+    """Record a process in a block, where that is wanted."""
+    if recording is None:
         return nullcontext()
     from execsrv.client import recorder
 
     size = params.size or Size() if params.tty else None
-    return recorder.recorded(mirror, recorder.recording(record), params.argv, size)
+    return recorder.recorded(mirror, recording, params.argv, size)
 
 
 async def _begun(connection: Connection, mirror: Mirror, *, may_be_taken: bool) -> int | None:

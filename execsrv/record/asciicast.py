@@ -21,22 +21,28 @@ class Recording:
     """A recording to be made.
 
     `input` records what is written to the process too: passwords are input. Players shorten a silence to
-    `idle_time_limit` seconds. `title` is shown by players.
+    `idle_time_limit` seconds. `title` is shown by players. `encoding` is that of what is printed: by default the one in
+    which the process is read, and UTF-8 where it is read as bytes.
     """
 
     path: str | os.PathLike[str]
     input: bool = False
     title: str | None = None
     idle_time_limit: float | None = None
+    encoding: str | None = None
 
 
 class Asciicast:
     """Turns what happens to one process into lines. Times are seconds of any one clock, in order."""
 
-    def __init__(self, began: float, *, is_terminal: bool) -> None:
-        """Begin at that time. Without a terminal, each line of output gets the return that a terminal would add."""
+    def __init__(self, began: float, *, is_terminal: bool, encoding: str = "utf-8") -> None:
+        """Begin at that time. Without a terminal, each line of output gets the return that a terminal would add.
+
+        `encoding` is that of what is read and written.
+        """
         self._last_ms = round(began * 1000)
         self._is_terminal = is_terminal
+        self._encoding = encoding
         self._decoders: dict[str, codecs.IncrementalDecoder] = {}
         self._ends_in_return = False
 
@@ -83,7 +89,7 @@ class Asciicast:
     def _decode(self, stream: str, data: bytes, *, final: bool) -> str:
         decoder = self._decoders.get(stream)
         if decoder is None:
-            decoder = self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
+            decoder = self._decoders[stream] = codecs.getincrementaldecoder(self._encoding)("replace")
         return decoder.decode(data, final)
 
     def _output(self, at: float, text: str) -> bytes:
