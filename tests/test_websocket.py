@@ -192,6 +192,21 @@ async def test_a_request_that_is_none(websocket_server: Server) -> None:
     assert (status, body) == (431, "request head is larger than 16384 bytes")
 
 
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        (f"GET / HTTP/1.1\r\nHost: x\r\nX: {'x' * 300_000}\r\n\r\n", 431),
+        (f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n{'x' * 300_000}", 405),
+        ("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000, 200),
+    ],
+)
+async def test_who_sends_more_than_is_read_has_its_answer(
+    websocket_server: Server, request_text: str, status: int
+) -> None:
+    """To close with something unread would reset the connection, and take the answer back."""
+    assert (await ask(websocket_server, request_text))[0] == status
+
+
 async def test_who_does_not_speak_is_hung_up_on(open_server: Any) -> None:
     server = open_server("websocket", ServerConfig(handshake_timeout=0.1))
     for start in (b"", b"GET / HT", f"GET / HTTP/1.1\r\n{UPGRADE}".encode()):

@@ -40,6 +40,9 @@ Serve = Callable[[MessageChannel], Awaitable[None]]
 _FRAME_ERRORS = (1002, 1007)
 _QUEUED_MESSAGES = 1
 
+_MOST_UNREAD_BYTES = 1024 * 1024
+"""So much is read of who has the answer to its HTTP request, and still sends. Then it is hung up on."""
+
 _TURN_SECONDS = 0.0005
 """For so long messages that came together are handled in one turn of the loop."""
 
@@ -201,7 +204,8 @@ async def serve_websocket(
                     await stream.send_all(piece)
             if isinstance(upgrade, bytes):
                 await stream.send_all(upgrade)
-                return
+            if upgrade is not None and serve is None:
+                await _leave(stream)
         if head is None or serve is None or not isinstance(upgrade, Upgrade):
             return
         rest = head[head.find(HEAD_END) + len(HEAD_END) :]
@@ -220,6 +224,15 @@ async def serve_websocket(
                 wire.opened.set()
             if connection is not None:
                 await serve(WebSocketChannel(connection, wire))
+
+
+async def _leave(stream: trio.abc.Stream) -> None:
+    """Say that no more comes, and read on until the peer has hung up: to close before would take back the answer."""
+    if isinstance(stream, trio.abc.HalfCloseableStream):
+        await stream.send_eof()
+        left = _MOST_UNREAD_BYTES
+        while left > 0 and (data := await stream.receive_some(RECEIVE_BYTES)):
+            left -= len(data)
 
 
 @asynccontextmanager
