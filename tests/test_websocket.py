@@ -370,6 +370,20 @@ async def test_a_server_that_never_answers_is_given_up_on() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_the_reason_of_a_close_frame_is_told() -> None:
+    async def close(request: trio_websocket.WebSocketRequest) -> None:
+        websocket = await request.accept()
+        await websocket.aclose(1008, "go away \x1b[31m")
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(trio_websocket.serve_websocket, close, "127.0.0.1", 0, None)
+        with pytest.raises(ConnectionFailedError) as caught:
+            async with connect_websocket(f"ws://127.0.0.1:{server.port}"):
+                pass
+        assert str(caught.value).endswith(": the server ended the connection: `go away \\x1b[31m`")
+        nursery.cancel_scope.cancel()
+
+
 def letting_in(serve: Serve) -> Callable[[Upgrade], Awaitable[Serve]]:
     """Let everybody in, to be served so."""
 

@@ -33,6 +33,10 @@ class MessageChannel(Protocol):
     def passing(self) -> Passing | None:
         """The descriptors that go along, None where none can."""
 
+    @property
+    def goodbye(self) -> str:
+        """The words with which the peer has closed it, once `receive` was at the end. Empty where there are none."""
+
     async def send(self, message: Message) -> None:
         """Send a message. Raises `trio.BrokenResourceError` when the peer is gone.
 

@@ -29,6 +29,7 @@ class EncodedChannel:
     """One end of a channel of bytes: a `MessageChannel`, once `_send_written` and the rest are there."""
 
     passing: Passing | None = None
+    goodbye = ""
 
     def __init__(self, offset: int = 0) -> None:
         """Leave so many bytes free in front of each message."""

@@ -34,6 +34,7 @@ class MemoryChannel:
     """One end of a pair (`MessageChannel`)."""
 
     passing = None
+    goodbye = ""
 
     def __init__(self, out: _Direction, into: _Direction) -> None:
         self._out = out

@@ -25,6 +25,7 @@ from execsrv._wire.channel import CLOSED_IN_ORDER, MessageChannel
 from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv._wire.forks import keep_from_forks
 from execsrv._wire.http_head import NO_PAGES, Names, PageRequest, Pages, Upgrade, answer_to, receive_head, unauthorized
+from execsrv._wire.quoting import quoted
 from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, NO_TLS, is_final, why_unreachable
 from execsrv._wire.urls import parse_websocket
@@ -110,6 +111,7 @@ class WebSocketChannel(EncodedChannel):
     def _check_end(self) -> None:
         """Raise `ProtocolError` where a mistake of the peer is why no more comes."""
         closed = self._connection.closed
+        self.goodbye = quoted(closed.reason, 123) if closed is not None and closed.reason else ""
         if self._wire.refusal is not None:
             self._broken = True
             raise self._wire.refusal

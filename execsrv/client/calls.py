@@ -250,7 +250,7 @@ class Calls:
         except ExecsrvError as error:
             self.brought = "refusal"
             return f"the server broke the protocol: {error}"
-        return said
+        return said or (channel.goodbye and f"the server ended the connection: {channel.goodbye}")
 
     def _learn_bound(self, told: ErrorObject) -> None:
         """Let what is above the server's bound of a message fail, now and later, where that is why it ends."""
