@@ -775,6 +775,19 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
             left.set()
 
 
+async def test_a_body_ends_with_its_connection(one_peer: Peer, web: Web) -> None:
+    async def all_of_it(asked: Asked) -> None:
+        await asked.send(head() + b"all of it")  # and hangs up
+
+    web.pages["/x"] = all_of_it
+    await one_peer.call("http/request", wanted(web, "/x", streamResponse=True))
+    assert (await until_done(one_peer, "r")).get("error") is None
+    assert streamed(one_peer, "r") == b"all of it"
+    answer = await one_peer.call("http/request", wanted(web, "/x", requestId="whole"))
+    assert base64.b64decode(answer["bodyBase64"]) == b"all of it"
+    assert (await one_peer.run("echo", ["echo", "hello"]))[0] == 0
+
+
 async def test_streams_do_not_hold_up_processes(peer: Peer, web: Web) -> None:
     """Both kinds of notifications get through while the other has more than enough to say."""
 

@@ -52,6 +52,7 @@ class Stream(AsyncNetworkStream):
         self._stream = stream
         self._head_bytes: int | None = 0
         self._is_spent = False  # it is no good for another request
+        self._has_ended = False  # the server has hung up
         self._early = bytearray()  # what was read of a response while its request was written
 
     def head_is_over(self) -> None:
@@ -65,6 +66,8 @@ class Stream(AsyncNetworkStream):
         body, it ends at once then; else it wants to read.
         """
         self._is_spent = True
+        if self._has_ended:
+            return  # httpcore would ask for more for ever, and uses it for nothing else
         with suppress(_NothingMoreError):
             async for _ in body:
                 pass
@@ -92,6 +95,7 @@ class Stream(AsyncNetworkStream):
             max_bytes = min(max_bytes, _HEAD_PIECE_BYTES)
         data = bytes(self._early[:max_bytes]) or await self._stream.read(max_bytes, timeout)
         del self._early[:max_bytes]
+        self._has_ended = not data
         if self._head_bytes is not None:
             self._head_bytes += len(data)
         return data
