@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -130,3 +131,14 @@ def is_caught(number: int) -> bool:
     """Whether a signal would reach this process, by the kernel's word."""
     [caught] = re.findall(r"SigCgt:\t(\w+)", Path("/proc/self/status").read_text())
     return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+@contextmanager
+def broken_input(text: bytes) -> Iterator[int]:
+    """Open a descriptor that gives a text, and then an error (ECONNRESET) in place of its end."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with ours:
+            ours.sendall(text)
+            theirs.sendall(b"never read")  # and so it is no orderly end that we go
+        yield theirs.fileno()

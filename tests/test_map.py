@@ -22,7 +22,7 @@ from execsrv.directories import directory_of
 from execsrv.errors import ExecsrvError, InvalidConfigError
 from execsrv.testing import ServerFailedError, serving
 from tests.peers import PATIENCE
-from tests.processes import marked, new_mark
+from tests.processes import broken_input, marked, new_mark
 from tests.terminals import seen_program
 
 ECHO = ["echo", "{}"]
@@ -193,6 +193,19 @@ def test_a_line_that_is_too_long_is_told_and_the_others_go_on(servers: str) -> N
     assert (done.returncode, found[2]["kind"]) == (1, "invalid-params")
     assert (found[2]["error"], found[2]["input"]) == ("the line is longer than 1048576 bytes", "x" * (1 << 20))
     assert [found[number]["stdout"] for number in (1, 3)] == ["a\n", "b\n"]
+
+
+def test_a_line_that_is_the_very_place_is_the_last_word_once(servers: str) -> None:
+    done = mapped(servers, ["{}"], "echo", "at {}")
+    assert results(done.stdout)[1]["argv"] == ["echo", "at {}"]
+
+
+def test_input_that_breaks_off_is_no_end_of_it(servers: str) -> None:
+    with broken_input(b"1\n2\n3 that is torn") as broken:
+        done = subprocess.run(words(servers, "echo"), stdin=broken, capture_output=True, timeout=PATIENCE, env=ENV)
+    said = b"execsrv: cannot read stdin: Connection reset by peer\nexecsrv: 2 commands, 0 failed\n"
+    assert (done.returncode, done.stderr) == (125, said)
+    assert results(done.stdout).keys() == {1, 2}
 
 
 def test_a_command_that_is_no_text_is_refused_before_anything_is_written(servers: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ import trio
 from execsrv._typed_ahead import TypedAhead
 from execsrv.testing import serving
 from tests.peers import PATIENCE
-from tests.processes import marked, may_become_nobody, new_mark, until_gone
+from tests.processes import broken_input, marked, may_become_nobody, new_mark, until_gone
 from tests.relay import open_line
 from tests.terminals import cuttable, put_away, seen_program
 from tests.test_daemon import EXECSRV, daemon, execsrv
@@ -463,6 +463,13 @@ def test_no_stdin_is_an_empty_one(run_args: list[str], redirection: str) -> None
     line = shlex.join([*EXECSRV, *run_args])
     done = shell(f"{line} -- sh -c 'sleep .1; cat 2>/dev/null; echo hi' {redirection}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "hi\n", "")
+
+
+def test_input_that_breaks_off_is_no_end_of_it(url: str) -> None:
+    with broken_input(b"text") as broken:
+        done = execsrv("run", "--url", url, "wc", "-c", stdin=broken)
+    said = "execsrv: cannot read stdin: Connection reset by peer\n"
+    assert (done.returncode, done.stdout, done.stderr) == (125, "", said)
 
 
 def test_dev_null_is_dev_null(run_args: list[str]) -> None:

@@ -112,7 +112,7 @@ class Interaction:
     async def run(self, *, fresh: bool = True) -> Outcome:
         """Be at it until one of both ends. One that was not started now is not `fresh`, and is painted anew.
 
-        Raises `ConnectionLostError`.
+        Raises `ConnectionLostError`, and `OSError` where our stdin cannot be read.
         """
         try:
             with self._scope, received(signal.SIGWINCH, signal.SIGCONT) as signals:

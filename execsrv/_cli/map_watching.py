@@ -68,7 +68,10 @@ class Tally:
     async def _count(self) -> None:
         """Learn how many there will be, where stdin is a file."""
         limiter = trio.CapacityLimiter(1)
-        count = await trio.to_thread.run_sync(_lines_of_stdin, abandon_on_cancel=True, limiter=limiter)
+        try:
+            count = await trio.to_thread.run_sync(_lines_of_stdin, abandon_on_cancel=True, limiter=limiter)
+        except OSError:
+            return  # whoever reads it hears of that too
         if self._meter.total is None:
             self._meter.total = count
 

@@ -97,6 +97,8 @@ class _Map:
         self.ended_by: int | None = None
         """The signal that asked us to end."""
         self._command = list(command)
+        if not any(PLACE in word for word in command):
+            self._command.append(PLACE)
         self._limit = limit
         self._room = trio.Semaphore(limit)
         self._journal = journal
@@ -107,12 +109,12 @@ class _Map:
         self._running = trio.CancelScope()
         self._tally = Tally(manners)
         self._out = WrittenLines(1, self._tally.foot.clear)
-        self._lacks_servers = False
+        self._has_failed = False
 
     @property
     def status(self) -> int:
         """The exit status."""
-        return OWN_FAILURE if self._lacks_servers else _SOME_FAILED if self._tally.went_wrong else 0
+        return OWN_FAILURE if self._has_failed else _SOME_FAILED if self._tally.went_wrong else 0
 
     async def run(self, reach: PoolReach) -> None:
         """Run all commands. Raises `ExecsrvError` and `OSError`."""
@@ -133,22 +135,28 @@ class _Map:
         """Start a command for each line, as soon as there is room for it, and wait for all."""
         async with trio.open_nursery() as nursery:
             with self._taking:
-                async for number, raw in numbered_lines():
-                    line = raw[:_MOST_LINE_BYTES].decode(errors="replace")
-                    facts = _TOO_LONG if len(raw) > _MOST_LINE_BYTES else None if line.encode() == raw else _NOT_TEXT
-                    if facts is None and self._journal is not None:
-                        state = self._journal.state(number, line)
-                        if state in ("ended", "failed") or (state == "unknown" and not self._options["idempotent"]):
-                            self._tally.was_there(failed=state == "failed", unknown=state == "unknown")
-                            continue
-                        if state == "begun" and not self._options["idempotent"]:
-                            facts = _CUT_OFF
-                    await self._room.acquire()
-                    if facts is None:
-                        nursery.start_soon(self._one, pool, number, line)
-                    else:
-                        nursery.start_soon(self._tell, number, line, facts)
-                self._knows_all()
+                try:
+                    await self._start_each(pool, nursery)
+                except OSError as error:  # of stdin; the rest of it never runs, and what runs has its result
+                    self._fail(error.strerror)
+            self._knows_all()
+
+    async def _start_each(self, pool: Pool, nursery: trio.Nursery) -> None:
+        async for number, raw in numbered_lines():
+            line = raw[:_MOST_LINE_BYTES].decode(errors="replace")
+            facts = _TOO_LONG if len(raw) > _MOST_LINE_BYTES else None if line.encode() == raw else _NOT_TEXT
+            if facts is None and self._journal is not None:
+                state = self._journal.state(number, line)
+                if state in ("ended", "failed") or (state == "unknown" and not self._options["idempotent"]):
+                    self._tally.was_there(failed=state == "failed", unknown=state == "unknown")
+                    continue
+                if state == "begun" and not self._options["idempotent"]:
+                    facts = _CUT_OFF
+            await self._room.acquire()
+            if facts is None:
+                nursery.start_soon(self._one, pool, number, line)
+            else:
+                nursery.start_soon(self._tell, number, line, facts)
 
     def _knows_all(self) -> None:
         self._tally.knows_all(self._limit - self._room.value)
@@ -156,23 +164,24 @@ class _Map:
     async def _one(self, pool: Pool, number: int, line: str) -> None:
         """Run the command of one line, and tell how it ended."""
         argv = [word.replace(PLACE, line) for word in self._command]
-        if argv == self._command:
-            argv.append(line)
         if self._journal is not None:
             self._journal.begin(number, line)
         try:
             facts = facts_of(await pool.run(argv, **self._options))
         except (CommandError, RequestError, NoServerError) as error:
             facts = facts_of_error(error)
-            if isinstance(error, NoServerError) and not self._lacks_servers:
-                self._lacks_servers = True
+            if isinstance(error, NoServerError) and not self._has_failed:
                 self._taking.cancel()
-                self._tally.foot.clear()
-                say(f"execsrv: {error}")
+                self._fail(error)
         except ConnectionLostError:  # it had no place, and the pool gives none any more
             self._drop(number, line)
             return
         await self._tell(number, line, {"argv": argv} | facts)
+
+    def _fail(self, why: object) -> None:
+        self._has_failed = True
+        self._tally.foot.clear()
+        say(f"execsrv: {why}")
 
     def _drop(self, number: int, line: str) -> None:
         """Have a command be as one that was never taken. An idempotent one may have run, on a server that was lost."""
@@ -214,7 +223,10 @@ def _line(number: int, line: str, facts: Mapping[str, Any]) -> bytes:
 
 
 async def numbered_lines() -> AsyncIterator[tuple[int, bytes]]:
-    """Return the lines of our stdin, each with its number from 1. Blank ones are passed over, and long ones are cut."""
+    """Return the lines of our stdin, each with its number from 1. Blank ones are passed over, and long ones are cut.
+
+    Raises `OSError` where reading fails. A line that was cut off by that is none.
+    """
     number, rest = 0, b""
     while data := await read_stdin():
         *whole, rest = (rest + data).split(b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -33,6 +34,7 @@ async def pass_stdin(process: Process, tty: bool, touched: Callable[[], None]) -
     """Pass our stdin on until the end of either. Return whether the user has typed the escape, at a terminal to one.
 
     One that cannot be read is empty. A terminal is left alone as long as another job of it is in front.
+    Raises `OSError` where reading fails in the midst of it.
     """
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # then reading fails instead
     reads_no_more = (StdinClosedError, UnknownProcessError, ConnectionLostError)  # its output tells the rest
@@ -54,12 +56,22 @@ async def pass_stdin(process: Process, tty: bool, touched: Callable[[], None]) -
 
 
 async def read_stdin() -> bytes:
-    """Return the next of our stdin, empty at its end. A terminal that another job has in front is waited for."""
+    """Return the next of our stdin, empty at its end. A terminal that another job has in front is waited for.
+
+    Raises `OSError`, which says that it is stdin, where there may be more that cannot be read.
+    """
     while True:
         if not in_background():
             try:
                 return await read_shared(0)
-            except OSError:
+            except OSError as error:
                 if not in_background():
-                    return b""
+                    if _is_an_end(error):
+                        return b""
+                    raise OSError(error.errno, f"cannot read stdin: {error.strerror}") from None
         await trio.sleep(_BACKGROUND_SECONDS)
+
+
+def _is_an_end(error: OSError) -> bool:
+    """Tell whether nothing ever was to be read, as from a directory, or a terminal has gone."""
+    return error.errno in (errno.EBADF, errno.EISDIR) or stat.S_ISCHR(os.fstat(0).st_mode)
