@@ -93,6 +93,17 @@ def test_a_journal_is_a_regular_file(other: str, tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.few
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_journal_is_not_what_is_printed_to(path: str, stream: str) -> None:
+    with open(path, "ab") as file:
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: file}
+        done = subprocess.run(words("none", "--journal", path, "echo"), input=b"", timeout=PATIENCE, env=ENV, **streams)
+    complaint = f"execsrv: cannot use the journal `{path}`: {stream} is the same file\n".encode()
+    said = complaint if stream == "stderr" else b""
+    assert (done.returncode, Path(path).read_bytes(), done.stderr or complaint) == (125, said, complaint)
+
+
 def test_a_journal_is_of_one_command_and_one_run(path: str) -> None:
     with open_journal(path, ECHO):
         with pytest.raises(ExecsrvError, match="another `execsrv map` writes it"), open_journal(path, ECHO):

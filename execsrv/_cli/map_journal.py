@@ -133,13 +133,17 @@ class Journal:
 def open_journal(path: str, command: Sequence[str]) -> Iterator[Journal]:
     """Open a journal, a new one or one to go on with, for one run alone.
 
-    Raises `OSError`, and `ExecsrvError` for another file or another command, and where another run has it open.
+    Raises `OSError`, and `ExecsrvError` for another file or another command, and where another run has it open or what
+    we print goes there.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ExecsrvError(f"cannot use the journal `{path}`: it is no regular file")
+        for name, stream in (("stdout", 1), ("stderr", 2)):
+            if os.path.sameopenfile(descriptor, stream):
+                raise ExecsrvError(f"cannot use the journal `{path}`: {name} is the same file")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
