@@ -59,7 +59,7 @@ def test_a_server_that_is_there_is_measured_and_left_as_it_was(tmp_path: Path) -
     [
         (["--rounds", "0"], "cannot take `0` for --rounds"),
         (["--only", "key and ech"], "unknown figure `key and ech`: did you mean `key and echo`?"),
-        (["--only", "run true", "-r", "1", "--plot", "/nonexistent/x.svg"], "cannot use `/nonexistent/x.svg`"),
+        (["-u", "unix:///nonexistent/s", "--plot", "/nonexistent/x.svg"], "cannot use `/nonexistent/x.svg`"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], said: str) -> None:
@@ -67,6 +67,13 @@ def test_a_mistake_is_one_line(words: list[str], said: str) -> None:
     assert (done.returncode, done.stdout) == (125, "")
     [line] = done.stderr.splitlines()
     assert said in line
+
+
+def test_a_plot_that_finds_no_room_loses_no_figures(tmp_path: Path) -> None:
+    with running_daemon(tmp_path, "unix") as daemon:
+        done = bench("-u", daemon.url, "-r", "1", "--only", "run true", "--plot", "/dev/full")
+    assert (done.returncode, done.stderr) == (125, "execsrv: No space left on device\n")
+    assert "run true" in done.stdout
 
 
 def test_a_terminal_shows_what_is_being_measured() -> None:

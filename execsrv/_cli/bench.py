@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import stat
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from contextlib import nullcontext
+from typing import NamedTuple, TextIO
 
 import trio
 
@@ -50,18 +52,25 @@ def bench(*, rounds: int, only: Sequence[str], plot: str | None, reach: Reach, m
         if name not in names:
             raise unknown("figure", name, names)
     chosen = [case for case in CASES if (not only and (reach.url is None or not case.is_here)) or case.name in only]
-    figures = trio.run(_measured, chosen, rounds, reach, manners)
-    if plot is not None:
-        with open(plot, "w", encoding="utf-8") as file:
+    with nullcontext() if plot is None else _opened(plot) as file:  # first: measuring takes minutes
+        figures = trio.run(_measured, chosen, rounds, reach, manners)
+        if manners.as_json:
+            print_json([figure.facts for figure in figures])
+        else:
+            print_text(_table(figures, reach))
+        if file is not None:
             bars = [Bar(figure.case.name, figure.median, figure.case.unit) for figure in figures]
             file.write(svg(f"execsrv {__version__}", _machine(reach), bars))
-    if manners.as_json:
-        print_json([figure.facts for figure in figures])
-    else:
-        print_text(_table(figures, reach))
-        if plot is not None:
-            manners.note(f"wrote the plot to `{plot}`")
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.truncate()
+    if plot is not None and not manners.as_json:
+        manners.note(f"wrote the plot to `{plot}`")
     return 0
+
+
+def _opened(path: str) -> TextIO:
+    """Open a file to be written anew, with what it has until then. Raises `OSError`."""
+    return open(path, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags & ~os.O_TRUNC, 0o666))
 
 
 async def _measured(cases: Sequence[Case], rounds: int, reach: Reach, manners: Manners) -> list[Figure]:
