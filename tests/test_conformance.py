@@ -193,6 +193,19 @@ def test_a_number_that_is_left_out_is_found() -> None:
     assert verdict.why.startswith("numbers: [1, 3")
 
 
+@pytest.mark.few
+@pytest.mark.parametrize("url", ["unix://execsrv/socket", "unix://"])
+def test_a_unix_socket_by_a_relative_path_and_the_default_one(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "execsrv").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with serving(f"unix://{tmp_path}/execsrv/socket"):
+        [verdict] = trio.run(partial(check, url, wanted=cases("commands")[:1]))
+    assert verdict.kind == "ok", line(verdict)
+
+
 def test_nobody_there() -> None:
     for url, why in (
         ("unix:///does/not/exist", "cannot connect to `unix:///does/not/exist`: .*No such file"),

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
+from execsrv._wire.owners import default_socket
 from execsrv._wire.unreachable import CONNECT_ERRORS, why_unreachable
-from execsrv._wire.urls import is_websocket_url, parse_websocket
+from execsrv._wire.urls import is_unix_url, is_websocket_url, parse_unix, parse_websocket
 from execsrv.client.far_commands import parse_exec
 from execsrv.errors import ConnectionFailedError, InvalidListenURLError
 
@@ -127,8 +128,8 @@ async def _opened(url: str, token: str | None) -> AsyncIterator[Texts]:
                 # The library leaves the socket open where the other side has closed first.
                 with trio.CancelScope(shield=True):
                     await _cut(connection)
-    elif url.startswith("unix:///"):
-        stream = await trio.open_unix_socket(url.removeprefix("unix://"))
+    elif is_unix_url(url):
+        stream = await trio.open_unix_socket(parse_unix(url, "--url") or default_socket())
         async with stream:
             yield _Lines(stream, stream)
     elif words := parse_exec(url):
