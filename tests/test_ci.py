@@ -104,6 +104,22 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_runs(tmp_path: 
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_directory_of_a_report_that_the_command_removes_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.xml"
+    path.parent.mkdir()
+    done = execsrv("run", "--junit", str(path), "sh", "-c", f"rm -r {path.parent}; exit 3")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert case(path)[1] == [("failure", "exit", "ended with exit status 3")]
+
+
+def test_a_report_that_cannot_be_written_any_more_loses_no_status(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.xml"
+    path.parent.mkdir()
+    done = execsrv("run", "--junit", str(path), "sh", "-c", f"rm -r {path.parent}; touch {path.parent}; exit 3")
+    said = f"execsrv: cannot write the report `{path}`, of a command that ended with status 3: File exists\n"
+    assert (done.returncode, done.stderr) == (125, said)
+
+
 @pytest.mark.slow
 def test_a_report_takes_the_place_of_no_pipe_and_follows_a_link(tmp_path: Path) -> None:
     pipe, link = tmp_path / "pipe", tmp_path / "link"

@@ -47,7 +47,8 @@ class JUnitReport:
             del self._output[:over]
 
     def write(self, ended: Ended) -> None:
-        """Write the report of a command that has ended. Raises `OSError`."""
+        """Write the report of a command that has ended, which may have removed its directory. Raises `OSError`."""
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
         if ended.why:
             kind = "timeout" if ended.code == TIMED_OUT else "execsrv"
             self._write("failure" if kind == "timeout" else "error", kind, ended.why)

@@ -105,12 +105,14 @@ def _reported(options: RunOptions) -> Ended:
     from execsrv._cli.junit import JUnitReport
 
     assert options.junit is not None
+    ended: Ended | None = None
     try:
         report = JUnitReport(options.junit, options.argv)
         ended = _ended(options, report)
         report.write(ended)
     except OSError as error:
-        return failed(f"cannot write the report `{options.junit}`: {error.strerror}")
+        behind = "" if ended is None else f", of a command that ended with status {ended.code}"
+        return failed(f"cannot write the report `{options.junit}`{behind}: {error.strerror}")
     return ended
 
 
