@@ -171,7 +171,7 @@ def test_an_editor_that_fails_changes_nothing_and_loses_nothing(url: str, tmp_pa
 
 
 def test_variables_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "env").write_text("# a comment\nONE=1\n\nTWO=a b=c\nMINE\nNONE\n")
+    (tmp_path / "env").write_text("\ufeffTWO=a b=c\n# a comment\nONE=1\n\nMINE\nNONE\n")
     script = 'echo "$ONE|$TWO|$MINE|${NONE-unset}|$LAST"'
     done = execsrv(
         "run",

@@ -27,7 +27,7 @@ def variables(files: Sequence[str], settings: Sequence[str]) -> list[str]:
 
 def _of_file(path: str) -> Iterator[str]:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
             text = file.read(_MOST_FILE_BYTES + 1)
     except OSError as error:
         raise ExecsrvError(f"cannot read --env-file `{path}`: {error.strerror}") from None
