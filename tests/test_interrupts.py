@@ -66,6 +66,22 @@ def test_the_log_of_a_full_screen_program_leaves_the_terminal_as_it_was(url: str
         assert "Traceback" not in terminal.text
 
 
+def test_a_server_that_has_answered_what_is_not_waited_for_any_more_has_nothing_to_say(tmp_path: Path) -> None:
+    """It speaks msgpack already, and the client has not heard of that."""
+    server = shlex.join([*EXECSRV, "serve", "--log-level", "warning"])
+    late = tmp_path / "late.sh"
+    late.write_text(f"{server} | (dd bs=1 count=1 of={tmp_path}/answered 2>/dev/null; exec cat >/dev/null)\n")
+    words = [*EXECSRV, "run", "--reconnect", "10", "--url", f"exec:sh {late}", "--", "true"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True) as process:
+        deadline = time.monotonic() + PATIENCE
+        while not (tmp_path / "answered").exists() or not (tmp_path / "answered").stat().st_size:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, said) == (-signal.SIGINT, b"")
+
+
 def test_an_interrupt_is_heard_while_a_type_is_looked_at_for_the_first_time() -> None:
     """Of errors in there msgspec says nothing, and an interrupt is one."""
     interrupts: list[signal.Signals] = []

@@ -12,11 +12,12 @@ from execsrv._wire.bounds import MessageBound
 from execsrv._wire.channel import CLOSED_IN_ORDER
 from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv._wire.framing import LENGTH_BYTES, FrameBuffer, LineBuffer
+from execsrv._wire.packed import PackedCodec
 from execsrv._wire.room import wait_for_room
 from execsrv._wire.unreadable import UnreadableError
 from execsrv.errors import CutOffError, ProtocolError
 from execsrv.limits import Limits
-from execsrv.protocol import Message, Notification
+from execsrv.protocol import Failure, Message, Notification, Response
 
 _RECEIVE_BYTES = 128 * 1024
 """More has the allocator of a process that is not ours give memory back, and take it again, for every read."""
@@ -43,6 +44,7 @@ class LineChannel(EncodedChannel):
         self._lines = LineBuffer(self._bound)
         self._pieces: LineBuffer | FrameBuffer = self._lines
         self._at_end = False
+        self._is_answered = False
         self._last_word = last_word
 
     async def _send_written(self) -> None:
@@ -56,6 +58,10 @@ class LineChannel(EncodedChannel):
             return 0
         self._buffer += b"\n"
         return LENGTH_BYTES
+
+    def _turn_behind(self, message: Message) -> None:
+        self._is_answered |= isinstance(message, Response | Failure)
+        super()._turn_behind(message)
 
     def _turn(self) -> None:
         self._pieces = FrameBuffer(self._bound, self._lines.take_rest())
@@ -121,6 +127,8 @@ class LineChannel(EncodedChannel):
         self._bound.close()
         try:
             if self._last_word is not None and code == CLOSED_IN_ORDER:
+                if self._is_last_json is not None and not self._is_answered:
+                    self._codec = PackedCodec()  # as the peer does by then, which has answered what we do not wait for
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await self.send(self._last_word)
         finally:
