@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -328,6 +329,26 @@ async def test_without_a_descriptor_a_start_is_undone(how: str) -> None:
 
 
 # -- a process of its own --
+
+
+async def test_without_a_descriptor_it_is_known_who_lives() -> None:
+    """By those that are kept for it."""
+    mark = new_mark()
+    nap = f"exec -a {mark} sleep 1000"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with open_supervisor(own_process=True) as supervisor:
+        spawned = start(supervisor, f"setsid bash -c '{nap}' & {nap}")
+        await until_marked(mark, 2)
+        await trio.testing.wait_all_tasks_blocked()  # the guardian has been started
+        with ExitStack() as taken, trio.fail_after(PATIENCE):
+            taken.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1 + max(map(int, os.listdir("/proc/self/fd"))), hard))
+            with suppress(OSError):
+                while True:
+                    taken.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+            living = await spawned.tree.remaining()
+        assert sorted((member.pid, member.name) for member in living) == [(pid, "sleep") for pid in marked(mark)]
+        await end(spawned)
 
 
 async def test_the_status_of_other_children_is_left_alone() -> None:

@@ -11,6 +11,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -103,10 +104,7 @@ class ProcessTree:
         self.leader.signal_group(signal.SIGTERM)
 
     def ask_to_end(self) -> Received:
-        """Send what `ask_to_end_now` does.
-
-        Where they are too many for one turn, return what sends it to the rest, and cannot be cancelled.
-        """
+        """Send what `ask_to_end_now` does. Where they are many, return what sends it to the rest, uncancelled."""
         rest = self._begin(self._asking)
         return rest if isinstance(rest, int) else shielded(rest)  # nobody is to be left stopped
 
@@ -192,6 +190,8 @@ class ProcessTree:
             try:
                 return [Member(pid, proc.name(pid)) for pid in await self._in_turns(self._find())]
             except OSError:
+                with suppress(OSError), self._finder.spare():
+                    return [Member(pid, proc.name(pid)) for pid in at_once(self._find())]
                 await trio.sleep(_ROUND_SECONDS)  # for a descriptor to look with
         return []
 
