@@ -313,6 +313,46 @@ def test_a_timeout_kills_in_the_end(run_args: list[str], options: list[str], gra
 
 
 @pytest.mark.few
+@pytest.mark.parametrize("is_over", [False, True], ids=["while it runs", "when it has ended"])
+@pytest.mark.few(2)
+def test_its_time_is_over_though_nobody_reads(run_args: list[str], is_over: bool) -> None:
+    """Nor its messages, which go the same way."""
+    script = "head -c 100000 /dev/zero" if is_over else "exec yes"
+    limits = ["--timeout", "1", "--idle-timeout", "1000", "--grace", "0"]
+    reads, writes = os.pipe()
+    with open(reads, "rb"):
+        try:
+            words = [*EXECSRV, *run_args, *limits, "--", "sh", "-c", script]
+            process = subprocess.Popen(words, stdout=writes, stderr=writes, stdin=subprocess.DEVNULL)
+        finally:
+            os.close(writes)
+        try:
+            assert process.wait(PATIENCE) == 124
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.few
+def test_a_second_request_ends_it_though_nobody_reads(number: int) -> None:
+    words = ["run", "--idle-timeout", "1000", "--", "sh", "-c", "trap '' INT TERM; exec yes"]
+    with subprocess.Popen([*EXECSRV, *words], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not select.select([process.stdout], [], [], 0.01)[0]:
+                assert time.monotonic() < deadline
+            process.send_signal(number)
+            process.send_signal(number)
+            while process.poll() is None:
+                assert time.monotonic() < deadline
+                process.send_signal(number)  # two that come at once are one
+                time.sleep(0.1)
+        finally:
+            process.kill()
+    assert process.returncode == -number
+
+
 def test_a_status_of_its_own_is_kept(run_args: list[str]) -> None:
     for options in (["--timeout", "60"], ["--idle-timeout", "60"], ["--timeout", "60", "--idle-timeout", "60"]):
         done = execsrv(*run_args, *options, "sh", "-c", "echo out; echo err >&2; exit 9")

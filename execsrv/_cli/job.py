@@ -261,7 +261,7 @@ def timed_out(options: RunOptions, *, idle: bool) -> Ended:
     """Say that the time of a command was over, and return its end."""
     why = f"was idle for {options.idle_timeout:g} s" if idle else f"was not done after {options.timeout:g} s"
     if not options.quiet:
-        say(f"execsrv: ended the command, which {why}")
+        say(f"execsrv: ended the command, which {why}", patience=FLOOD_SECONDS)
     return Ended(TIMED_OUT, why=why)
 
 

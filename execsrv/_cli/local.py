@@ -16,7 +16,18 @@ from msgspec.structs import replace
 
 from execsrv._cli import terminal
 from execsrv._cli.heard_signals import Heard, Signals, ignored_signals
-from execsrv._cli.job import QUIET_SECONDS, Cause, Clocks, Ended, Passing, Recorder, RunOptions, say_ended, timed_out
+from execsrv._cli.job import (
+    FLOOD_SECONDS,
+    QUIET_SECONDS,
+    Cause,
+    Clocks,
+    Ended,
+    Passing,
+    Recorder,
+    RunOptions,
+    say_ended,
+    timed_out,
+)
 from execsrv._cli.local_place import enter, has_no_children, inherited_environment
 from execsrv._cli.local_streams import LocalStreams, open_streams
 from execsrv._cli.signals import ENDING
@@ -28,6 +39,7 @@ from execsrv._processes.command import Wishes, settle
 from execsrv._processes.git_trust import trusting
 from execsrv._processes.inherited import Inherited
 from execsrv._processes.leader import ExitStatus
+from execsrv._processes.signals import signal_name
 from execsrv._processes.supervisor import Spawned, open_supervisor
 from execsrv.protocol import Member, Reason, Size
 
@@ -103,11 +115,12 @@ class _Life:
             options,
             resize=lambda: streams.resize(terminal.window()),  # of which nobody is told in the background
             send=lambda heard: self._tree.signal_now(heard.number, "leader"),
-            kill=lambda _, grace: self._kill_after(grace),
+            kill=lambda number, grace: self._kill_after(grace, number),
             is_hung_up=options.tty,
         )
         self._is_over = False
         self._is_ending = False
+        self._left_by: int | None = None
         streams.touched = self._clocks.touch
         streams.broken = lambda: self._ask(options.grace, signal.SIGHUP) if options.tty else None
 
@@ -144,6 +157,8 @@ class _Life:
             return timed_out(options, idle=cause == "idle")
         if left:
             say_ended(options, left)
+        if self._left_by is not None:
+            return Ended(128 + self._left_by, signal_name(self._left_by))
         ended = Ended(status.code, status.signal)
         if self._limits is None:
             return ended
@@ -187,19 +202,30 @@ class _Life:
         except OSError:
             pass  # no descriptor is left to look with; it is killed in the end
 
-    def _kill_after(self, grace: float) -> None:
+    def _kill_after(self, grace: float, number: int | None = None) -> None:
+        """Kill it, and leave a moment later what it has printed, if nobody takes that: then a signal is our end too."""
+
         async def kill() -> None:
             await trio.sleep(grace)
             self._is_ending = True
             await self._tree.kill()
+            await trio.sleep(FLOOD_SECONDS)
+            if self._streams.leave():
+                self._left_by = number
 
         assert self._nursery is not None
         self._nursery.start_soon(kill)
 
     async def _end_in_time(self, cause: Cause) -> None:
-        if not self._tree.leader.has_ended and self._clocks.ended_by is None:
+        if self._clocks.ended_by is not None:
+            return
+        if not self._tree.leader.has_ended:
             self._clocks.ended_by = cause
             self._ask(self._options.grace)
+            return
+        await trio.sleep(self._options.grace + FLOOD_SECONDS)
+        if self._streams.leave():
+            self._clocks.ended_by = cause
 
     # -- signals and keys --
 
@@ -213,7 +239,7 @@ class _Life:
         number = heard.number
         if self._is_over:
             if number in ENDING:
-                self._kill_after(0)
+                self._kill_after(0, number)
             return
         if not self._passing.is_of_terminal(number) and not await self._has_it(heard):
             self._passing.hear(heard)

@@ -47,6 +47,7 @@ class LocalStreams:
         self._writing = 0
         self._moved_at = 0.0
         self._leader_has_ended = False
+        self._is_left = False
         self._last_key = b""
 
     def take_no_stdin(self) -> None:
@@ -134,7 +135,10 @@ class LocalStreams:
         self.touched()
 
     async def settle(self) -> None:
-        """Wait until all streams are at their end or quiet. For those that are not, only for a time."""
+        """Wait until all streams are at their end or quiet. For those that are not, only for a time.
+
+        What is being written is waited for until it is written, unless all of it is left.
+        """
         self._leader_has_ended = True
         self._close(self._its)
         end = trio.current_time() + FLOOD_SECONDS
@@ -142,9 +146,14 @@ class LocalStreams:
         while True:
             if not self._writing and trio.current_time() >= min(self._moved_at + QUIET_SECONDS, end):
                 return
-            if not self._sources:
+            if not self._sources or self._is_left:
                 return
             await trio.sleep(QUIET_SECONDS / 10)
+
+    def leave(self) -> bool:
+        """Wait no longer for who does not read our own streams. Return whether there is something that is lost so."""
+        self._is_left = True
+        return self._writing > 0
 
     # -- input --
 

@@ -121,7 +121,8 @@ class _RemoteRun:
                 await self._pass_output(process)
                 await self._pass_rest(process)
             except BrokenPipeError:  # whoever read our output has gone, and so does the command
-                return Ended(128 + signal.SIGPIPE, "SIGPIPE")
+                if self._clocks.ended_by is None:
+                    return Ended(128 + signal.SIGPIPE, "SIGPIPE")
         exited, cause = self._exited, self._clocks.ended_by
         if exited is None or cause is not None or exited.reason in ("timeout", "idle"):
             return timed_out(self._options, idle="idle" in (cause, exited and exited.reason))
@@ -172,13 +173,16 @@ class _RemoteRun:
     # -- its time --
 
     async def _end_in_time(self, client: Client, process: Process, attending: trio.CancelScope, cause: Cause) -> None:
-        if self._exited is not None or self._clocks.ended_by is not None:
+        """Have it ended, and leave a moment later what it has printed, if nobody takes that."""
+        if self._clocks.ended_by is not None:
             return
         async with open_helpers() as helpers:
             helpers.start_soon(self._end_without, client, cause, attending)
-            if await process.terminate(self._options.grace):
+            if self._exited is None and await process.terminate(self._options.grace):
                 self._clocks.ended_by = cause
-                await trio.sleep_forever()
+            await trio.sleep(self._options.grace + FLOOD_SECONDS)
+        self._clocks.ended_by = self._clocks.ended_by or cause
+        attending.cancel()
 
     async def _end_without(self, client: Client, cause: Cause, attending: trio.CancelScope) -> None:
         """Hang up where we cannot hear of the end, once its time is over: that ends the command too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 
 from execsrv._wire.writing import write_all
@@ -28,12 +29,13 @@ def open_missing() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
-def say(text: str) -> None:
-    """Write a line for people to stderr. Where nobody reads it, or there is no room for it, it is lost.
+def say(text: str, patience: float | None = None) -> None:
+    """Write a line for people to stderr. Where nobody reads it, or there is no room for it in time, it is lost.
 
     Nothing in it is taken by a terminal for more than text: much of what is said are the words of others.
     """
-    write_line(2, escaped(text, keep="\r\n").encode())
+    if patience is None or select.select([], [2], [], patience)[1]:
+        write_line(2, escaped(text, keep="\r\n").encode())
 
 
 def escaped(text: str, keep: str = "") -> str:
