@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -496,6 +497,40 @@ def test_what_interrupts_an_interrupted_call_is_raised_too(
     told = "".join(traceback.format_exception(caught.value))
     for kind in {type(error) for error in errors}:
         assert f"{kind.__name__}: " in told
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("place", ["_cancel", "is_forked", "post", "run_sync_soon", "wakeup_thread_and_signal_safe"])
+def test_a_second_interrupt_on_the_way_to_cancel_a_call_leaves_it_cancelled(
+    client: execsrv.sync.Client, place: str
+) -> None:
+    traced = sys.gettrace()
+    places = [place]
+
+    def trace(frame: FrameType, *_: object) -> None:
+        if frame.f_code.co_name in places:
+            places.clear()
+            signal.raise_signal(signal.SIGUSR1)
+
+    def handle(*_: object) -> None:
+        sys.settrace(trace if places else None)  # calls are traced, from the next one on
+        raise KeyboardInterrupt
+
+    def send() -> None:
+        until_main_waits_for_a_bell()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    former = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(send)
+            with pytest.raises(KeyboardInterrupt):
+                client.run(["sleep", "1000"])
+    finally:
+        sys.settrace(traced)
+        signal.signal(signal.SIGUSR1, former)
+    assert not places
+    assert not [each for each in client.processes() if each.running]
 
 
 def test_a_second_interrupt_leaves_a_call_behind_that_does_not_end(

@@ -6,6 +6,7 @@ on once that has ended. One that comes meanwhile is not lost, and leaves a call 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -52,43 +53,56 @@ def _perform(
         while not bell.acquire(timeout=_SIGNAL_SECONDS):
             pass
     except BaseException as error:
-        raised = _cancel(portal, call, error)
+        errors, since, is_over = [error], 0.0, False
+        while not is_over:
+            try:  # between the error and this no signal is seen to: the interpreter does that in calls and jumps back
+                since = since or time.monotonic()
+                until = since + UNDO_SECONDS if len(errors) > 1 else math.inf
+                is_over = time.monotonic() > until or _cancel(portal, call, until)
+            except BaseException as another:
+                errors += [another]
+        raised = _to_raise(errors)
         try:
             if raised is not error:
                 raise raised
             raise
         finally:
-            del raised  # its traceback holds this frame
+            del errors, raised  # their tracebacks hold this frame
     finally:
         portal.waiting.discard(call.die)
     return call.outcome()
 
 
-def _cancel(portal: Portal, call: Call, error: BaseException) -> BaseException:
-    """Cancel a call by an error, wait until it is undone, and return the error to raise.
+def _cancel(portal: Portal, call: Call, until: float) -> bool:
+    """Cancel a call, wait until it is undone, but not beyond a time of the clock, and return True.
 
-    What another signal raises meanwhile waits too: of one kind the first is raised, of several the last, and what ends
-    the program before what does not; each has the others as its causes. A second one has the call left behind where
-    that takes longer than `UNDO_SECONDS`: it is undone when it ends over there.
+    Whatever a signal raises in here leaves it; so it is done again, from its beginning.
     """
     bell = threading.Lock()
     bell.acquire()
     if portal.is_forked or not portal.post(partial(call.cancel, bell.release)):
-        return error  # it never began, or has ended with the portal
-    raised, until, is_asked_again = error, time.monotonic() + UNDO_SECONDS, False
+        return True  # it never began, or has ended with the portal
+    while not call.is_undone and time.monotonic() < until:
+        bell.acquire(timeout=_SIGNAL_SECONDS)  # a portal that dies rings the other one
+    return True
+
+
+def _to_raise(errors: list[BaseException]) -> BaseException:
+    """Return the error to raise of those that ended a call, and came while it was undone.
+
+    Of one kind it is the first, of several the last, and what ends the program before what does not; each has the
+    others as its causes.
+    """
+    raised, *others = errors
     try:
-        while not call.is_undone and not (is_asked_again and time.monotonic() >= until):
-            try:
-                bell.acquire(timeout=_SIGNAL_SECONDS)  # a portal that dies rings the other one
-            except BaseException as another:
-                is_asked_again = True
-                if type(another) is not type(raised):
-                    is_less = isinstance(another, Exception) and not isinstance(raised, Exception)
-                    lesser, raised = (another, raised) if is_less else (raised, another)
-                    blame(raised, lesser)
+        for another in others:
+            if type(another) is not type(raised):
+                is_less = isinstance(another, Exception) and not isinstance(raised, Exception)
+                lesser, raised = (another, raised) if is_less else (raised, another)
+                blame(raised, lesser)
         return raised
     finally:
-        del error, raised  # their tracebacks hold this frame
+        del raised, others, errors
 
 
 def _enter(
