@@ -170,8 +170,20 @@ def test_streams_are_files(client: execsrv.sync.Client) -> None:
         assert list(process.stdout) == [b"2\n", b"3\n", b"4\n"]
         assert process.stdout.read() == b""
         assert io.TextIOWrapper(process.stderr).read() == "end\n"
+        assert process.stdin.closed
         with pytest.raises(trio.ClosedResourceError):
             process.stdin.write(b"")
+
+
+def test_text_is_written_through_a_wrapper_or_by_the_process(client: execsrv.sync.Client) -> None:
+    with client.start(["cat"], stdin=True, text=True) as process:
+        assert not process.stdin.readable()
+        with pytest.raises(TypeError, match=r"got str: `process\.write` takes text"):
+            process.stdin.write("lost")  # type: ignore[arg-type]
+        process.write("1\n")
+        with io.TextIOWrapper(io.BufferedWriter(process.stdin)) as file:
+            file.write("2\n")
+        assert list(process.lines()) == ["1", "2"]
 
 
 def test_what_an_interrupt_has_cut_is_read_by_the_next(client: execsrv.sync.Client) -> None:
@@ -189,6 +201,29 @@ def test_what_an_interrupt_has_cut_is_read_by_the_next(client: execsrv.sync.Clie
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda file: file.readline(),
+        lambda file: file.read(),
+        lambda file: file.read(7),
+        lambda file: file.readinto(bytearray(7)),
+        list,
+    ],
+)
+def test_an_interrupt_takes_nothing_away_that_a_file_has_read(
+    client: execsrv.sync.Client, read: Callable[[io.BufferedReader], object]
+) -> None:
+    with client.start(["sh", "-c", "printf abc; read x; echo def"], stdin=True) as process:
+        file = process.stdout
+        assert file.peek() == b"abc"
+        with raising(TimeoutError()), pytest.raises(TimeoutError):
+            read(file)
+        assert file.read(1) == b"a"
+        process.write(b"\n")
+        assert file.readline() == b"bcdef\n"
 
 
 def test_lines_that_are_left_early_go_on(client: execsrv.sync.Client) -> None:
