@@ -28,6 +28,7 @@ import execsrv
 import execsrv.sync
 import execsrv.sync.agents
 from execsrv import CommandFailedError, ConnectionLostError, SpawnError
+from execsrv._portal.facade import Batch
 from execsrv.testing import assert_no_strays
 from tests.faults.daemon import running_daemon
 from tests.peers import PATIENCE
@@ -295,6 +296,29 @@ def test_lines_that_were_taken_ahead_are_there_for_every_reader(client: execsrv.
                 read.append(line)
         assert read == [str(n) for n in range(1, 11)]
         assert list(process.lines(errors="replace")) == ["\ufffd", "last"]
+
+
+def test_a_signal_handler_reads_what_the_thread_iterates_over(client: execsrv.sync.Client) -> None:
+    read: list[bytes] = []
+    traced = sys.gettrace()
+
+    def trace(frame: FrameType, *_: object) -> Any:
+        if "popleft" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+            sys.settrace(traced)
+            signal.raise_signal(signal.SIGUSR1)
+            return None
+        return trace if frame.f_code is Batch.pop.__code__ else None
+
+    with client.start(["seq", "1", "9"]) as process:
+        former = signal.signal(signal.SIGUSR1, lambda *_: read.append(process.stdout.readline()))
+        try:
+            numbers = process.lines()
+            assert [next(numbers) for _ in range(2)] == ["1", "2"]
+            sys.settrace(trace)
+            assert [next(numbers), *read] == ["4", b"3\n"]
+        finally:
+            sys.settrace(traced)
+            signal.signal(signal.SIGUSR1, former)
 
 
 def test_files_and_many_commands(client: execsrv.sync.Client, tmp_path: Path) -> None:
@@ -627,6 +651,36 @@ def test_an_interrupt_while_the_thread_starts_leaves_none() -> None:
         caught.set()
         threading.settrace(traced)
         signal.signal(signal.SIGUSR1, former)
+
+
+def test_a_signal_handler_opens_a_client_while_the_thread_starts() -> None:
+    """A thread runs what traces it first: so it is held until the handler has begun."""
+    begun = threading.Event()
+    results: list[execsrv.Result[bytes]] = []
+
+    def handle(*_: object) -> None:
+        if not begun.is_set():
+            begun.set()
+            threading.settrace(traced)
+            results.append(execsrv.sync.run(["echo", "a"]))
+
+    def hold(*_: object) -> None:
+        sys.settrace(None)
+        while not begun.is_set():  # a signal that comes before the wait wakes nobody
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            begun.wait(0.01)
+
+    former, traced = signal.signal(signal.SIGUSR1, handle), threading.gettrace()
+    threading.settrace(hold)
+    try:
+        with execsrv.sync.launch() as client:
+            assert client.run(["echo", "b"]).stdout == b"b\n"
+    finally:
+        begun.set()
+        threading.settrace(traced)
+        signal.signal(signal.SIGUSR1, former)
+    assert [each.stdout for each in results] == [b"a\n"]
+    assert not portals()
 
 
 # -- ends --

@@ -42,7 +42,7 @@ class Batch:
     def __init__(self, portal: Portal) -> None:
         self.size = 1
         self._portal = portal
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may read too, in the midst of this
         self._lines: deque[tuple[str, Chunk]] = deque()
         self._source: Lines | None = None
 
@@ -54,9 +54,9 @@ class Batch:
     def fill(self, source: Lines, lines: list[tuple[str, Chunk]]) -> None:
         """Take in what was taken."""
         with self._lock:
-            self._lines.extend(lines)
             self._source = source
             self.size = min(2 * self.size, MOST_LINES)
+            self._lines.extend(lines)
 
     def give_back(self) -> None:
         """Let the lines be the next for whoever reads: before anything that is posted to the portal after this."""

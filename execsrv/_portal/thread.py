@@ -12,12 +12,18 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import trio
 
 _lock = threading.RLock()
-"""Can be had again in the thread that has it: what a dead portal leaves is given back when it is collected."""
+"""Can be had again in the thread that has it: what a dead portal leaves is given back when it is collected.
+
+Nothing is called while it is held: so no signal handler waits there for a portal whose thread waits for it.
+"""
+
+_starting = threading.RLock()
+"""Held by who starts a portal, and not by portals. A signal handler that comes meanwhile starts one of its own."""
 
 _current: Portal | None = None
 
@@ -129,11 +135,13 @@ def used(portal: Portal | None) -> Iterator[Portal]:
     global _current
     is_counted = False
     try:
-        with _lock:
-            is_new = portal is None and _current is None
-            portal = portal or _current or Portal()
-            portal.users += 1
-            is_counted = True  # and from here on, an interrupt leaves no thread that nobody knows of
+        with _starting if portal is None else nullcontext():
+            made = portal or Portal()
+            with _lock:
+                is_new = portal is None and _current is None
+                portal = portal or _current or made
+                portal.users += 1
+                is_counted = True  # and from here on, an interrupt leaves no thread that nobody knows of
             if is_new:
                 portal.start()
                 _current = portal
@@ -143,10 +151,10 @@ def used(portal: Portal | None) -> Iterator[Portal]:
         if portal is not None and is_counted:
             with _lock:
                 portal.users -= 1
-                is_unused = portal.users == 0 and not portal.is_forked
+                is_unused = portal.users == 0
                 if is_unused and _current is portal:
                     _current = None
-            if is_unused:
+            if is_unused and not portal.is_forked:
                 portal.post(portal.unused.set)
 
 
@@ -160,9 +168,9 @@ def _close_at_exit() -> None:
 
 
 def _forget() -> None:
-    """Begin anew in a child, which has the lock as it was, and no thread."""
-    global _current, _lock
-    _current, _lock = None, threading.RLock()
+    """Begin anew in a child, which has the locks as they were, and no thread."""
+    global _current, _lock, _starting
+    _current, _lock, _starting = None, threading.RLock(), threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget)
