@@ -298,6 +298,22 @@ def test_lines_that_were_taken_ahead_are_there_for_every_reader(client: execsrv.
         assert list(process.lines(errors="replace")) == ["\ufffd", "last"]
 
 
+def test_whoever_reads_in_another_way_goes_on_behind_the_lines_that_were_given_out(
+    client: execsrv.sync.Client,
+) -> None:
+    with execsrv.sync.replwrap.bash(client) as shell:
+        shell.process.sendline("seq 1 12")
+        shell.process.wait_for(output="12\n.*PROMPT>")
+        numbers = shell.process.lines()
+        assert [next(numbers) for _ in range(5)] == ["1", "2", "3", "4", "5"]
+        rest = "".join(f"{number}\n" for number in range(6, 13))
+        while shell.process.buffer != rest + shell.prompt:
+            pass  # the last of it is on its way
+        shell.wait_prompt()
+        assert shell.process.before == rest
+        assert shell.run_command("echo second") == "second\n"
+
+
 def test_a_signal_handler_reads_what_the_thread_iterates_over(client: execsrv.sync.Client) -> None:
     read: list[bytes] = []
     traced = sys.gettrace()

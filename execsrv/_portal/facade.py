@@ -22,13 +22,14 @@ from execsrv.protocol import Chunk
 
 T = TypeVar("T")
 
-READING = frozenset(
+NOT_READING = frozenset(
     [
-        *("aclose", "communicate", "expect", "expect_exact", "expect_list"),
-        *("interact", "next_event", "receive_some", "run_command"),
+        *("write", "send", "sendline", "sendcontrol", "sendeof", "sendintr", "send_all", "close_stdin"),
+        *("send_signal", "interrupt", "terminate", "kill", "resize"),
+        *("wait", "wait_for", "waitnoecho", "snapshot", "screen"),
     ]
 )
-"""Methods that read a process's output."""
+"""Methods that read nothing of a process's output: lines that were taken together stay with who has them."""
 
 MOST_LINES = 4096
 
@@ -55,8 +56,14 @@ class Batch:
         """Take in what was taken."""
         with self._lock:
             self._source = source
-            self.size = min(2 * self.size, MOST_LINES)
             self._lines.extend(lines)
+            self.size = min(2 * self.size, MOST_LINES)
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """Bytes of the lines that were not given out."""
+        with self._lock:
+            return [chunk for _, chunk in self._lines]
 
     def give_back(self) -> None:
         """Let the lines be the next for whoever reads: before anything that is posted to the portal after this."""
@@ -137,12 +144,17 @@ class Facade:
         if not isinstance(method, str):
             self._hold.settle()
             return method
-        if method in READING:
+        if method not in NOT_READING:
             self._hold.settle()
         return getattr(self._inner, method)  # type: ignore[no-any-return]
 
     def _get(self, name: str) -> Any:
         """Return an attribute, as it is here: the same facade each time."""
+        batches = self._hold.batches
+        if name == "buffer" and batches:
+            from execsrv.client.expect import unread
+
+            return unread(self._inner, [chunk for batch in [*batches.values()] for chunk in batch.chunks])
         value = getattr(self._inner, name)
         if type(value) not in self._kinds:
             return self._wrap(value)

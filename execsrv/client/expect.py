@@ -109,9 +109,12 @@ class _Taken:
         return bisect_left(range(len(data)), characters, key=lambda size: len(make(errors).decode(data[:size])))
 
 
-def unread(process: Process) -> Any:
-    """Return as bytes or text what the next `expect` would begin with, to any thread. Raises `UnicodeDecodeError`."""
-    entries: list[Chunk | Gap] = []
+def unread(process: Process, ahead: Sequence[Chunk] = ()) -> Any:
+    """Return as bytes or text what the next `expect` would begin with, to any thread. Raises `UnicodeDecodeError`.
+
+    What was taken `ahead`, and will be given back to that, is before all else of its place.
+    """
+    entries: list[Chunk | Gap] = [*ahead]
     mirror = mirror_of(process)
     for queue in mirror.reader.inbox.queues.values():
         own, offset = [*queue.entries], queue.offset
