@@ -187,6 +187,17 @@ def test_text_is_written_through_a_wrapper_or_by_the_process(client: execsrv.syn
         assert list(process.lines()) == ["1", "2"]
 
 
+def test_threads_share_an_iterator(client: execsrv.sync.Client, tmp_path: Path) -> None:
+    names = [str(tmp_path / str(number)) for number in range(100)]
+    for name in names:
+        Path(name).touch()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            entries = client.files.path(tmp_path).glob("*")
+            shared = [pool.submit(lambda: [str(each) for each in entries]) for _ in range(4)]  # noqa: B023
+            assert sorted(name for each in shared for name in each.result(PATIENCE)) == sorted(names)
+
+
 def test_what_an_interrupt_has_cut_is_read_by_the_next(client: execsrv.sync.Client) -> None:
     def give_up(*_: object) -> None:
         raise TimeoutError

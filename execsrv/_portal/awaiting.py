@@ -243,7 +243,14 @@ class Opened(Held, Generic[T]):
 
 
 class Items(AnyItems[T], AsyncIterator[T]):
-    """Iterates over what comes from the portal's thread. One that is left early leaves nothing behind."""
+    """Iterates over what comes from the portal's thread, each item for one of the tasks that share it.
+
+    One that is left early leaves nothing behind.
+    """
+
+    def __init__(self, facade: AnyFacade, items: AsyncIterator[T], key: str) -> None:
+        super().__init__(facade, items, key)
+        self._entering = asyncio.Lock()
 
     def __aiter__(self) -> Items[T]:
         return self
@@ -254,7 +261,10 @@ class Items(AnyItems[T], AsyncIterator[T]):
         if self._is_over:
             raise StopAsyncIteration
         if self._next is None:
-            self._next, self._hold = await _enter(partial(pumped, self._items), self._facade._hold, warns=False)
+            async with self._entering:
+                if self._next is None:
+                    take, self._hold = await _enter(partial(pumped, self._items), self._facade._hold, warns=False)
+                    self._next = take
         block = self._facade._hold.block if self._hold is None else self._hold.block
         self._facade._hold.settle()
         try:
@@ -262,6 +272,10 @@ class Items(AnyItems[T], AsyncIterator[T]):
         except StopAsyncIteration:
             await self.aclose()
             raise
+        except trio.ClosedResourceError:
+            if not self._is_over:
+                raise
+            raise StopAsyncIteration from None  # another task was at the end
         return self._facade._wrap(item)  # type: ignore[no-any-return]
 
     async def _next_line(self, batch: Batch) -> str:

@@ -17,8 +17,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import trio
 
-from execsrv._nursery import blame
-from execsrv._portal.calls import UNDO_SECONDS, Block, Call, closed
+from execsrv._portal.calls import UNDO_SECONDS, Block, Call, closed, to_raise
 from execsrv._portal.facade import Batch, Hold, check_no_trio, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Items as AnyItems
@@ -61,7 +60,7 @@ def _perform(
                 is_over = time.monotonic() > until or _cancel(portal, call, until)
             except BaseException as another:
                 errors += [another]
-        raised = _to_raise(errors)
+        raised = to_raise(errors)
         try:
             if raised is not error:
                 raise raised
@@ -85,24 +84,6 @@ def _cancel(portal: Portal, call: Call, until: float) -> bool:
     while not call.is_undone and time.monotonic() < until:
         bell.acquire(timeout=_SIGNAL_SECONDS)  # a portal that dies rings the other one
     return True
-
-
-def _to_raise(errors: list[BaseException]) -> BaseException:
-    """Return the error to raise of those that ended a call, and came while it was undone.
-
-    Of one kind it is the first, of several the last, and what ends the program before what does not; each has the
-    others as its causes.
-    """
-    raised, *others = errors
-    try:
-        for another in others:
-            if type(another) is not type(raised):
-                is_less = isinstance(another, Exception) and not isinstance(raised, Exception)
-                lesser, raised = (another, raised) if is_less else (raised, another)
-                blame(raised, lesser)
-        return raised
-    finally:
-        del raised, others, errors
 
 
 def _enter(
@@ -244,7 +225,14 @@ class Opened(Held, Generic[T]):
 
 
 class Items(AnyItems[T], Iterator[T]):
-    """Iterates over what comes from the portal's thread. One that is left early leaves nothing behind."""
+    """Iterates over what comes from the portal's thread, each item for one of the threads that share it.
+
+    One that is left early leaves nothing behind.
+    """
+
+    def __init__(self, facade: AnyFacade, items: AsyncIterator[T], key: str) -> None:
+        super().__init__(facade, items, key)
+        self._entering = threading.RLock()
 
     def __iter__(self) -> Items[T]:
         return self
@@ -255,7 +243,10 @@ class Items(AnyItems[T], Iterator[T]):
         if self._is_over:
             raise StopIteration
         if self._next is None:
-            self._next, self._hold = _enter(partial(pumped, self._items), self._facade._hold, warns=False)
+            with self._entering:
+                if self._next is None:
+                    take, self._hold = _enter(partial(pumped, self._items), self._facade._hold, warns=False)
+                    self._next = take
         block = self._facade._hold.block if self._hold is None else self._hold.block
         self._facade._hold.settle()
         try:
@@ -263,6 +254,10 @@ class Items(AnyItems[T], Iterator[T]):
         except StopAsyncIteration:
             self.close()
             raise StopIteration from None
+        except trio.ClosedResourceError:
+            if not self._is_over:
+                raise
+            raise StopIteration from None  # another thread was at the end
         return self._facade._wrap(item)  # type: ignore[no-any-return]
 
     def _next_line(self, batch: Batch) -> str:

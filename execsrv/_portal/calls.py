@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from execsrv._nursery import alone, split
+from execsrv._nursery import alone, blame, split
 from execsrv._portal.thread import Portal, used
 from execsrv.client.late import Undo, noting
 from execsrv.client.reader import Caller, caller
@@ -122,6 +122,24 @@ def without_cancel(error: BaseException) -> BaseException | None:
     """Return what an error says beside a cancel, None where it says nothing else: nurseries wrap that into groups."""
     cancelled, rest = split(error)
     return rest if cancelled is None else alone(rest)
+
+
+def to_raise(errors: list[BaseException]) -> BaseException:
+    """Return the error to raise of those that ended a call, and came while it was undone.
+
+    Of one kind it is the first, of several the last, and what ends the program before what does not; each has the
+    others as its causes.
+    """
+    raised, *others = errors
+    try:
+        for another in others:
+            if type(another) is not type(raised):
+                is_less = isinstance(another, Exception) and not isinstance(raised, Exception)
+                lesser, raised = (another, raised) if is_less else (raised, another)
+                blame(raised, lesser)
+        return raised
+    finally:
+        del raised, others, errors
 
 
 class Block:
