@@ -504,6 +504,8 @@ SYNC_WORDS = {
     r"`async with`": "`with`",
     r"async with": "with",
     r"async for": "for",
+    r", awaited;": ";",
+    r"\basync\s+iterators": "iterators",
     r"\bawait ": "",
     r"Cancelling one ": "An interrupt of one ",
     r"\bCancelling\b": "An interrupt",

@@ -53,6 +53,26 @@ def test_run_has_a_server_of_its_own() -> None:
         assert asyncio.run(execsrv.asyncio.run(["echo", "a"], text=True)).stdout == "a\n"
 
 
+def test_tasks_open_and_share(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / str(number)).touch()
+
+    async def test(client: Client) -> None:
+        async with asyncio.TaskGroup() as group:
+            opening = group.create_task(execsrv.asyncio.launch())
+        other = opening.result()
+        entries = other.files.path(tmp_path).iterdir()
+
+        async def take() -> list[str]:
+            return [each.name async for each in entries]
+
+        taken = await asyncio.gather(*(take() for _ in range(4)))
+        assert sorted(name for names in taken for name in names) == sorted(map(str, range(100)))
+        await other.close()
+
+    with_client(test)
+
+
 @pytest.mark.slow
 def test_a_hundred_at_once() -> None:
     async def test(client: Client) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import _thread
 import contextvars
+import copy
 import gc
 import io
 import linecache
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -185,6 +187,15 @@ def test_text_is_written_through_a_wrapper_or_by_the_process(client: execsrv.syn
         with io.TextIOWrapper(io.BufferedWriter(process.stdin)) as file:
             file.write("2\n")
         assert list(process.lines()) == ["1", "2"]
+
+
+def test_what_stands_for_another_is_not_copied(client: execsrv.sync.Client) -> None:
+    with client.start(["cat"], stdin=True) as process:
+        for each in (client, process, process.stdin, client.files.path("/"), process.lines()):
+            for take in (pickle.dumps, copy.copy, copy.deepcopy):
+                with pytest.raises(TypeError, match=f"cannot pickle or copy {type(each).__name__}: open a client"):
+                    take(each)
+        assert not process.stdin.closed
 
 
 def test_threads_share_an_iterator(client: execsrv.sync.Client, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import trio
 
 from execsrv._portal.bell import Bell
 from execsrv._portal.calls import UNDO_SECONDS, Block, Call, closed
+from execsrv._portal.deferred import Deferred
 from execsrv._portal.facade import Batch, Hold, check_no_trio, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Items as AnyItems
@@ -150,8 +151,8 @@ class Facade(AnyFacade):
         return Items(self, items, key)
 
 
-class Opening(Generic[T]):
-    """A block that is entered by `async with`, or by `await`: then it is open until `close`."""
+class Opening(Deferred[T]):
+    """A block that is entered by `async with`, or by `await`, or as a task: then it is open until `close`."""
 
     _opened: T
 
@@ -168,9 +169,6 @@ class Opening(Generic[T]):
     async def _entered(self) -> T:
         value, hold = await _enter(self._open, self._parent, warns=True)
         return self._kinds.get(type(value), Opened)._of(value, hold)  # type: ignore[no-any-return]
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return self._entered().__await__()
 
     async def __aenter__(self) -> T:
         self._opened = await self._entered()

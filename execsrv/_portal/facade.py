@@ -131,6 +131,9 @@ class Facade:
     def __repr__(self) -> str:
         return repr(self._inner)
 
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise unmovable(self)
+
     def _wrap(self, value: Any) -> Any:
         """Return a value of the portal's thread with its objects as they are here."""
         if (kind := self._kinds.get(type(value))) is not None:
@@ -168,6 +171,11 @@ class Facade:
         """Call what waits for nothing."""
         args, options = unwrapped(args, options)
         return self._wrap(getattr(self._inner, method)(*args, **options))
+
+
+def unmovable(thing: object) -> TypeError:
+    """Return the error of who pickles or copies a thing that stands for another: that cannot be in two places."""
+    return TypeError(f"cannot pickle or copy {type(thing).__name__}: open a client of its own in the other process")
 
 
 def unwrapped(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -213,6 +221,9 @@ class Items(Generic[T]):
         self._batch: Batch | None = None
         if isinstance(items, Lines):
             self._batch = facade._hold.batches.setdefault(key, Batch(facade._hold.block.portal))
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise unmovable(self)
 
 
 @asynccontextmanager

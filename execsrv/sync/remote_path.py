@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 class RemotePath(Facade, of=TrioRemotePath):
     """An absolute path on the server's machine, made by `Files.path`, for wherever a path of the server is asked for.
 
-    Methods that touch the server are those of `pathlib.Path`, awaited; those that give several paths are async
-    iterators. Nothing is asked of the server before one of them is called.
+    Methods that touch the server are those of `pathlib.Path`; those that give several paths are iterators. Nothing is asked of the server before one of them is called.
     """
 
     def __str__(self) -> str:
