@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import contextvars
 import copy
 import gc
@@ -207,6 +208,21 @@ def test_threads_share_an_iterator(client: execsrv.sync.Client, tmp_path: Path) 
             entries = client.files.path(tmp_path).glob("*")
             shared = [pool.submit(lambda: [str(each) for each in entries]) for _ in range(4)]  # noqa: B023
             assert sorted(name for each in shared for name in each.result(PATIENCE)) == sorted(names)
+
+
+@pytest.mark.parametrize("error", [SystemExit(4), asyncio.CancelledError(), GeneratorExit()])
+def test_what_the_commands_raise_ends_them_and_nothing_else(client: execsrv.sync.Client, error: BaseException) -> None:
+    def commands() -> Iterator[list[str]]:
+        yield ["echo", "a"]
+        raise error
+
+    with client.start(["cat"], stdin=True) as other:
+        results = client.map(commands(), limit=1)
+        assert next(results).stdout == b"a\n"
+        with pytest.raises(type(error)) as caught:
+            next(results)
+        assert caught.value is error
+        assert other.communicate(b"b").stdout == b"b"
 
 
 def test_what_an_interrupt_has_cut_is_read_by_the_next(client: execsrv.sync.Client) -> None:

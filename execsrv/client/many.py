@@ -75,7 +75,7 @@ class Results(AsyncIterator[R_co], Generic[R_co]):
                 raise StopAsyncIteration from None
             raise ConnectionLostError("the client has ended before its commands") from None
         undo_if_late(partial(self._given_back.append, ended))
-        if isinstance(ended, Exception) and not (self._return_errors and isinstance(ended, CommandError)):
+        if isinstance(ended, BaseException) and not (self._return_errors and isinstance(ended, CommandError)):
             await self.aclose()
             raise ended
         return ended  # type: ignore[no-any-return]
@@ -135,7 +135,9 @@ class _Batch:
             except StopIteration:
                 self._free = 0
                 return
-            except Exception as error:  # of the user's own iterator
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # of the user's own iterator: an exit too is for who iterates
                 self._commands, self._free = iter(()), 0
                 await self._tell.send(error)
                 return
