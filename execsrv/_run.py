@@ -13,7 +13,8 @@ from execsrv._in_process import connect_in_process
 from execsrv._nursery import check_trio, happened
 from execsrv.client import Client, Result
 from execsrv.client.inside import connection_of
-from execsrv.client.parameters import Data, Path, RunKeywords, flag
+from execsrv.client.keywords import RunKeywords
+from execsrv.client.parameters import Data, Path, flag
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ import trio
 
 import execsrv
 import execsrv.record
-from execsrv.client.parameters import StartKeywords, checked
+from execsrv.client.keywords import StartKeywords
+from execsrv.client.parameters import checked
 from execsrv.errors import InvalidParamsError
 from execsrv.protocol import ProcessAck, ProcessWrite
 from tests.conftest import Server
@@ -230,7 +231,7 @@ async def test_many_commands_have_no_one_recording(tmp_path: Path) -> None:
     async with execsrv.connect_in_process(own_process=True) as client, execsrv.Pool(["unix:///nowhere"]) as pool:
         for runner in client, pool:
             with pytest.raises(TypeError, match="takes no 'record': one file is no recording of many commands"):
-                runner.map([["true"]], record=tmp_path / "a.cast")
+                runner.map([["true"]], record=tmp_path / "a.cast")  # type: ignore[call-overload]
 
 
 def test_checking_keeps_what_was_said() -> None:

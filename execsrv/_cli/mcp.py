@@ -24,7 +24,7 @@ from execsrv._doors.tokens import read_own
 from execsrv._wire.paths import path_from_wire
 from execsrv.agents.approval import Approval
 from execsrv.client import Client
-from execsrv.client.parameters import StartKeywords
+from execsrv.client.keywords import StartKeywords
 from execsrv.client.policy import without
 from execsrv.client.tokens import is_token
 from execsrv.errors import ExecsrvError

@@ -26,8 +26,9 @@ from execsrv.agents.session import EventSink, Session
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import STDOUT, Client
 from execsrv.client.inside import connection_of
+from execsrv.client.keywords import StartKeywords
 from execsrv.client.late import undo_if_late
-from execsrv.client.parameters import Path, StartKeywords, string
+from execsrv.client.parameters import Path, string
 from execsrv.errors import BusyError, ConnectionLostError, InvalidParamsError, ProcessEndedError
 from execsrv.protocol import InputWait
 

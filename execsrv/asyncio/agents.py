@@ -15,7 +15,8 @@ from execsrv.agents.settings import ToolSettings
 from execsrv.agents.tools import KILL_GRACE_SECONDS
 from execsrv.agents.tools import Tools as TrioTools
 from execsrv.agents.tools import open_tools as trio_open_tools
-from execsrv.client.parameters import Path, StartKeywords
+from execsrv.client.keywords import StartKeywords
+from execsrv.client.parameters import Path
 
 if TYPE_CHECKING:
     from execsrv.asyncio.client import Client

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from execsrv._portal.awaiting import Held, Items, Opened, Opening
 from execsrv.client.client import Client as TrioClient
-from execsrv.client.parameters import PIPE, Data, Path, RunKeywords, StartKeywords
+from execsrv.client.keywords import MapKeywords, RunKeywords, StartKeywords
+from execsrv.client.parameters import PIPE, Data, Path
 from execsrv.client.policy import Policy
 from execsrv.client.result import Result
 from execsrv.client.sharing import After
@@ -65,159 +66,6 @@ class Client(Held, of=TrioClient):
     def http(self) -> Http:
         """HTTP requests from the server's machine."""
         return self._get("http")
-
-    @overload
-    async def run(
-        self,
-        argv: Sequence[Path],
-        *,
-        input: Data | str | None = None,
-        text: Literal[True],
-        encoding: str | None = None,
-        errors: str | None = None,
-        **options: Unpack[RunKeywords],
-    ) -> Result[str]: ...
-
-    @overload
-    async def run(
-        self,
-        argv: Sequence[Path],
-        *,
-        input: Data | None = None,
-        text: Literal[False] | None = None,
-        **options: Unpack[RunKeywords],
-    ) -> Result[bytes]: ...
-
-    @overload
-    async def run(
-        self,
-        argv: Sequence[Path],
-        *,
-        input: Data | str | None = None,
-        text: Literal[True] | None = None,
-        encoding: str,
-        errors: str | None = None,
-        **options: Unpack[RunKeywords],
-    ) -> Result[str]: ...
-
-    @overload
-    async def run(
-        self,
-        argv: Sequence[Path],
-        *,
-        input: Data | str | None = None,
-        text: Literal[True] | None = None,
-        encoding: None = None,
-        errors: str,
-        **options: Unpack[RunKeywords],
-    ) -> Result[str]: ...
-
-    @overload
-    async def run(
-        self, argv: Sequence[Path], *, input: Data | str | None = None, text: bool, **options: Unpack[RunKeywords]
-    ) -> Result[Any]: ...
-
-    async def run(
-        self,
-        argv: Sequence[Path],
-        *,
-        input: Data | str | None = None,
-        text: bool | None = None,
-        encoding: str | None = None,
-        errors: str | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-        max_bytes: int | None = None,
-        truncate: bool = False,
-        **options: Unpack[StartKeywords],
-    ) -> Result[Any]:
-        r"""Run a command to its end and return its result. Its stdin is `input`, or empty.
-
-        With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
-        "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
-        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
-        `runner`, `shell_snapshot`, `idle_timeout`, `grace`, `overflow`, `prepared`, `pass_streams` and `record`.
-
-        It ends with the process that was started. What that has started, and left behind, is collected from while it
-        prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
-        gone when this returns, or when it is cancelled.
-
-        Each stream is kept up to `max_bytes` (64 MiB). More is an error, unless it may `truncate`: then the beginning
-        and the end are kept.
-
-        Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds, when the command was asked to end and then
-        killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `InvalidParamsError`;
-        `ConnectionLostError`. All but the first know what had arrived.
-        """
-        return await self._wait(
-            "run",
-            argv,
-            input=input,
-            text=text,
-            encoding=encoding,
-            errors=errors,
-            timeout=timeout,
-            check=check,
-            max_bytes=max_bytes,
-            truncate=truncate,
-            **options,
-        )
-
-    @overload
-    def map(
-        self,
-        commands: Iterable[Sequence[Path]],
-        *,
-        limit: int = 20,
-        return_errors: Literal[False] = False,
-        text: Literal[True],
-        encoding: str | None = None,
-        errors: str | None = None,
-        **options: Unpack[RunKeywords],
-    ) -> Results[Result[str]]: ...
-
-    @overload
-    def map(
-        self,
-        commands: Iterable[Sequence[Path]],
-        *,
-        limit: int = 20,
-        return_errors: Literal[False] = False,
-        text: Literal[True] | None = None,
-        encoding: str,
-        errors: str | None = None,
-        **options: Unpack[RunKeywords],
-    ) -> Results[Result[str]]: ...
-
-    @overload
-    def map(
-        self,
-        commands: Iterable[Sequence[Path]],
-        *,
-        limit: int = 20,
-        return_errors: Literal[False] = False,
-        text: Literal[False] | None = None,
-        **options: Unpack[RunKeywords],
-    ) -> Results[Result[bytes]]: ...
-
-    @overload
-    def map(
-        self, commands: Iterable[Sequence[Path]], *, limit: int = 20, return_errors: bool, **options: Any
-    ) -> Results[Result[Any] | CommandError]: ...
-
-    def map(
-        self, commands: Iterable[Sequence[Path]], *, limit: int = 20, return_errors: bool = False, **options: Any
-    ) -> Results[Any]:
-        """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
-
-        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input` and `record`. `commands` may
-        be endless: the next is taken when there is room, and results that nobody takes hold up further starts.
-
-        Leaving the loop early, by an error too, ends what still runs. An error of a command is a `CommandError` with
-        its `argv`, whose cause is a `SpawnError` or another `RequestError` where it could not be run. It ends all
-        others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
-        """
-        return self._plain("map", commands, limit=limit, return_errors=return_errors, **options)
 
     def record(
         self,
@@ -328,6 +176,191 @@ class Client(Held, of=TrioClient):
         Who reads too slowly is not told everything; `connections` has who is there.
         """
         return self._iterate("presence")
+
+    @overload
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Result[str]: ...
+
+    @overload
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | None = None,
+        text: Literal[False] | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Result[bytes]: ...
+
+    @overload
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True] | None = None,
+        encoding: str,
+        errors: str | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Result[str]: ...
+
+    @overload
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True] | None = None,
+        encoding: None = None,
+        errors: str,
+        **options: Unpack[RunKeywords],
+    ) -> Result[str]: ...
+
+    @overload
+    async def run(
+        self, argv: Sequence[Path], *, input: Data | str | None = None, text: bool, **options: Unpack[RunKeywords]
+    ) -> Result[Any]: ...
+
+    async def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        max_bytes: int | None = None,
+        truncate: bool = False,
+        **options: Unpack[StartKeywords],
+    ) -> Result[Any]:
+        r"""Run a command to its end and return its result. Its stdin is `input`, or empty.
+
+        With `text`, or an `encoding` (UTF-8) or `errors` ("strict"), input and output are strings, and lines end with
+        "\n". Other keywords are those of `start`: `cwd`, `env`, `env_add`, `env_remove`, `secret_env`, `stdout`,
+        `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
+        `runner`, `shell_snapshot`, `idle_timeout`, `grace`, `overflow`, `prepared`, `pass_streams` and `record`.
+
+        It ends with the process that was started. What that has started, and left behind, is collected from while it
+        prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
+        gone when this returns, or when it is cancelled.
+
+        Each stream is kept up to `max_bytes` (64 MiB). More is an error, unless it may `truncate`: then the beginning
+        and the end are kept.
+
+        Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds, when the command was asked to end and then
+        killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `InvalidParamsError`;
+        `ConnectionLostError`. All but the first know what had arrived.
+        """
+        return await self._wait(
+            "run",
+            argv,
+            input=input,
+            text=text,
+            encoding=encoding,
+            errors=errors,
+            timeout=timeout,
+            check=check,
+            max_bytes=max_bytes,
+            truncate=truncate,
+            **options,
+        )
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Unpack[MapKeywords],
+    ) -> Results[Result[str]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: Literal[True] | None = None,
+        encoding: str,
+        errors: str | None = None,
+        **options: Unpack[MapKeywords],
+    ) -> Results[Result[str]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: Literal[True] | None = None,
+        encoding: None = None,
+        errors: str,
+        **options: Unpack[MapKeywords],
+    ) -> Results[Result[str]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: Literal[False] | None = None,
+        **options: Unpack[MapKeywords],
+    ) -> Results[Result[bytes]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[False] = False,
+        text: bool,
+        **options: Unpack[MapKeywords],
+    ) -> Results[Result[Any]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: bool,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Unpack[MapKeywords],
+    ) -> Results[Result[Any] | CommandError]: ...
+
+    def map(
+        self, commands: Iterable[Sequence[Path]], *, limit: int = 20, return_errors: bool = False, **options: Any
+    ) -> Results[Any]:
+        """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
+
+        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input` and `record`. `commands` may
+        be endless: the next is taken when there is room, and results that nobody takes hold up further starts.
+
+        Leaving the loop early, by an error too, ends what still runs. An error of a command is a `CommandError` with
+        its `argv`, whose cause is a `SpawnError` or another `RequestError` where it could not be run. It ends all
+        others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
+        """
+        return self._plain("map", commands, limit=limit, return_errors=return_errors, **options)
 
     def start(
         self,

@@ -15,7 +15,8 @@ from execsrv.client.connect import connect_unix as trio_connect_unix
 from execsrv.client.connect import connect_websocket as trio_connect_websocket
 from execsrv.client.connect import launch as trio_launch
 from execsrv.client.greeting_wishes import Kept
-from execsrv.client.parameters import Data, Path, RunKeywords, StartKeywords
+from execsrv.client.keywords import RunKeywords, StartKeywords
+from execsrv.client.parameters import Data, Path
 from execsrv.client.result import Result
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.protocol import SizePolicy

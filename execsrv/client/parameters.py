@@ -11,20 +11,18 @@ import os
 import shlex
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
 from execsrv.client.file_paths import sent_path
 from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
-from execsrv.protocol.process_limits import ProcessLimits
 
 P = TypeVar("P", bound=msgspec.Struct)
 
 if TYPE_CHECKING:
-    from execsrv.client.policy import Policy
-    from execsrv.record import Recording
+    pass
 
 Path = str | os.PathLike[str]
 Data = bytes | bytearray | memoryview
@@ -43,45 +41,6 @@ _QUOTED_CHARACTERS = 500
 
 _ENVELOPE_BYTES = 64 * 1024
 """Room in a message for what is around its parameters. What fits into it is always sent."""
-
-
-class StartKeywords(TypedDict, total=False):
-    """Keywords that `Client.run` passes on to `Client.start`, where they are explained."""
-
-    cwd: Path | None
-    env: Mapping[str, str] | None
-    env_add: Mapping[str, str] | None
-    env_remove: Collection[str]
-    secret_env: Mapping[str, Path] | None
-    stdout: int | Path | OutputFile
-    stderr: int | Path | OutputFile
-    tty: bool
-    size: tuple[int, int] | tuple[int, int, int, int] | None
-    modes: Mapping[str, bool | int] | None
-    arg0: str | None
-    umask: int | None
-    nice: int | None
-    oom_score_adj: int | None
-    sandbox: Policy | None
-    limits: ProcessLimits | None
-    user: str | None
-    runner: str | Sequence[str] | None
-    shell_snapshot: str | None
-    idle_timeout: float | None
-    grace: float | None
-    overflow: Literal["block", "drop"]
-    prepared: bool
-    pass_streams: bool | Literal["kept"]
-    record: Path | Recording | None
-
-
-class RunKeywords(StartKeywords, total=False):
-    """Keywords of `Client.run` beside `input` and those of text, where they are explained."""
-
-    timeout: float | None
-    check: bool
-    max_bytes: int | None
-    truncate: bool
 
 
 def checked(method: str, params: msgspec.Struct) -> msgspec.Struct:

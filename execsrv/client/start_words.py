@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from execsrv.client.parameters import RunKeywords, StartKeywords
+from execsrv.client.keywords import RunKeywords, StartKeywords
 
 START_WORDS = StartKeywords.__optional_keys__
 """Words that `Client.run` passes on to `start`."""

@@ -8,44 +8,28 @@ kept it. What is left is unknown, and is not run again unless its caller says th
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Self
 
 import trio
 
 from execsrv._nursery import check_trio, open_helpers
 from execsrv.client.client import Client
 from execsrv.client.connect import connect
-from execsrv.client.many import Results
-from execsrv.client.parameters import Data, Path, RunKeywords, count, flag, seconds
-from execsrv.client.result import Result
-from execsrv.client.start_words import MAP_WORDS, RUN_WORDS, refused
+from execsrv.client.parameters import count, flag, seconds
 from execsrv.directories import Directory, Endpoint
-from execsrv.errors import CommandError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.pool.asking import asks
 from execsrv.pool.lease import Held, Lease, end_all, open_lease
 from execsrv.pool.member import ClientLine, Line
 from execsrv.pool.members import Members, ServerState
-from execsrv.pool.retrying import Sending
-
-_MOST_RUNS = 3
-_MAP_WORDS = MAP_WORDS | {"labels", "idempotent"}
+from execsrv.pool.running import Running
 
 
-class PoolKeywords(RunKeywords, total=False):
-    """Keywords of `Pool.run` beside `input` and those of text, where they are explained."""
-
-    labels: Mapping[str, str] | None
-    share: str | None
-    idempotent: bool
-
-
-class Pool:
+class Pool(Running):
     """The servers of a directory, or of a list. `async with` opens it; leaving the block ends all its commands.
 
     `servers` is a list of URLs or `Endpoint`s, or a directory, which is asked again every `refresh` seconds. While it
@@ -86,7 +70,6 @@ class Pool:
         )
         self._leases: set[Held] = set()
         self._opened: AbstractAsyncContextManager[trio.Nursery] | None = None
-        self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
         return f"<Pool servers={len(self._members)} running={self._members.running} waiting={self._members.waiting}>"
@@ -118,11 +101,6 @@ class Pool:
                 finally:
                     self._members.end()
 
-    def _open_nursery(self) -> trio.Nursery:
-        if self._nursery is None:
-            raise RuntimeError("the pool is not open: use `async with`")
-        return self._nursery
-
     @property
     def servers(self) -> list[ServerState]:
         """Servers of the pool, as they are now."""
@@ -142,119 +120,6 @@ class Pool:
     async def _dial(self, endpoint: Endpoint) -> AsyncIterator[Line]:
         async with self._connect(endpoint) as client:
             yield ClientLine(client)
-
-    @overload
-    async def run(
-        self,
-        argv: Sequence[Path],
-        *,
-        input: Data | str | None = None,
-        text: Literal[True],
-        encoding: str | None = None,
-        errors: str | None = None,
-        **options: Unpack[PoolKeywords],
-    ) -> Result[str]: ...
-
-    @overload
-    async def run(
-        self,
-        argv: Sequence[Path],
-        *,
-        input: Data | None = None,
-        text: Literal[False] | None = None,
-        **options: Unpack[PoolKeywords],
-    ) -> Result[bytes]: ...
-
-    @overload
-    async def run(
-        self,
-        argv: Sequence[Path],
-        *,
-        input: Data | str | None = None,
-        text: bool | None = None,
-        encoding: str | None = None,
-        errors: str | None = None,
-        **options: Unpack[PoolKeywords],
-    ) -> Result[Any]: ...
-
-    async def run(
-        self,
-        argv: Sequence[Path],
-        *,
-        labels: Mapping[str, str] | None = None,
-        share: Hashable = None,
-        idempotent: bool = False,
-        **options: Any,
-    ) -> Result[Any]:
-        """Run a command to its end on one of the servers, as `Client.run` does, whose keywords it has.
-
-        It runs on a server with these `labels`, and waits while all of them are full. Commands of one `share` and of
-        another take turns then.
-
-        A command that no server has started goes to the next one. Where its server is lost, nobody knows how far it
-        came: that is an `Unknown`, unless it is `idempotent`, and may be run again elsewhere, three times at most.
-
-        Raises `NoServerError`, `Unknown`, and what `Client.run` raises but `ConnectionLostError`.
-        """
-        flag("idempotent", idempotent)
-        self._open_nursery()
-        if not options.keys() <= RUN_WORDS:
-            raise refused("run", options.keys() - RUN_WORDS)
-        sending = Sending(self._members, labels, share, runs=_MOST_RUNS if idempotent else 1)
-        return await sending.run(argv, options)
-
-    @overload
-    def map(
-        self,
-        commands: Iterable[Sequence[Path]],
-        *,
-        limit: int = 64,
-        return_errors: Literal[False] = False,
-        text: Literal[True],
-        encoding: str | None = None,
-        errors: str | None = None,
-        **options: Unpack[PoolKeywords],
-    ) -> Results[Result[str]]: ...
-
-    @overload
-    def map(
-        self,
-        commands: Iterable[Sequence[Path]],
-        *,
-        limit: int = 64,
-        return_errors: Literal[False] = False,
-        text: Literal[False] | None = None,
-        **options: Unpack[PoolKeywords],
-    ) -> Results[Result[bytes]]: ...
-
-    @overload
-    def map(
-        self, commands: Iterable[Sequence[Path]], *, limit: int = 64, return_errors: bool, **options: Any
-    ) -> Results[Result[Any] | CommandError]: ...
-
-    def map(
-        self,
-        commands: Iterable[Sequence[Path]],
-        *,
-        limit: int = 64,
-        return_errors: bool = False,
-        share: str | None = None,
-        **options: Any,
-    ) -> Results[Any]:
-        """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
-
-        `Result.argv` tells whose it is, and `Result.server` where it ran. Each command has one result, or one error:
-        `Unknown` where its server was lost. An error ends all others, unless `return_errors` has it among the results.
-
-        Other keywords are those of `run`, without `input` and `record`. The commands are a share of their own, unless
-        they have the name of another one. As for the rest it is `Client.map`.
-        """
-        flag("return_errors", return_errors)
-        if not options.keys() <= _MAP_WORDS:
-            raise refused("map", options.keys() - _MAP_WORDS)
-        nursery = self._open_nursery()
-        run = partial(self.run, share=object() if share is None else share, **options)
-        return Results(self._members.check, nursery, run, commands, limit, return_errors)
 
     @asynccontextmanager
     async def lease(

@@ -17,7 +17,7 @@ from execsrv.errors import CommandError
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig
 from execsrv.pool.members import ServerState
 from execsrv.pool.pool import Pool as TrioPool
-from execsrv.pool.pool import PoolKeywords
+from execsrv.pool.running import PoolKeywords, PoolMapKeywords
 
 if TYPE_CHECKING:
     from execsrv.sync.lease import Lease
@@ -69,6 +69,19 @@ class Pool(Made, of=TrioPool):
         """Servers of the pool, as they are now."""
         return self._get("servers")
 
+    def lease(
+        self, *, labels: Mapping[str, str] | None = None, share: str | None = None, scratch: bool = True
+    ) -> Lease:
+        """Have one server for what is more than a command: a client of one's own there, and a `scratch` directory.
+
+        It takes one place on a server with these `labels`, and is waited for as by `run`. Leaving the block ends all
+        its commands, removes the directory, and gives the place back. A lease stays where it is: once its server is
+        lost, or the pool is left, calls raise `ConnectionLostError`.
+
+        Raises `NoServerError`, and with `scratch` `CommandFailedError` where there can be no directory.
+        """
+        return self._enter("lease", labels=labels, share=share, scratch=scratch)
+
     @overload
     def run(
         self,
@@ -97,10 +110,27 @@ class Pool(Made, of=TrioPool):
         argv: Sequence[Path],
         *,
         input: Data | str | None = None,
-        text: bool | None = None,
-        encoding: str | None = None,
+        text: Literal[True] | None = None,
+        encoding: str,
         errors: str | None = None,
         **options: Unpack[PoolKeywords],
+    ) -> Result[str]: ...
+
+    @overload
+    def run(
+        self,
+        argv: Sequence[Path],
+        *,
+        input: Data | str | None = None,
+        text: Literal[True] | None = None,
+        encoding: None = None,
+        errors: str,
+        **options: Unpack[PoolKeywords],
+    ) -> Result[str]: ...
+
+    @overload
+    def run(
+        self, argv: Sequence[Path], *, input: Data | str | None = None, text: bool, **options: Unpack[PoolKeywords]
     ) -> Result[Any]: ...
 
     def run(
@@ -134,7 +164,33 @@ class Pool(Made, of=TrioPool):
         text: Literal[True],
         encoding: str | None = None,
         errors: str | None = None,
-        **options: Unpack[PoolKeywords],
+        **options: Unpack[PoolMapKeywords],
+    ) -> Results[Result[str]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 64,
+        return_errors: Literal[False] = False,
+        text: Literal[True] | None = None,
+        encoding: str,
+        errors: str | None = None,
+        **options: Unpack[PoolMapKeywords],
+    ) -> Results[Result[str]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 64,
+        return_errors: Literal[False] = False,
+        text: Literal[True] | None = None,
+        encoding: None = None,
+        errors: str,
+        **options: Unpack[PoolMapKeywords],
     ) -> Results[Result[str]]: ...
 
     @overload
@@ -145,12 +201,31 @@ class Pool(Made, of=TrioPool):
         limit: int = 64,
         return_errors: Literal[False] = False,
         text: Literal[False] | None = None,
-        **options: Unpack[PoolKeywords],
+        **options: Unpack[PoolMapKeywords],
     ) -> Results[Result[bytes]]: ...
 
     @overload
     def map(
-        self, commands: Iterable[Sequence[Path]], *, limit: int = 64, return_errors: bool, **options: Any
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 64,
+        return_errors: Literal[False] = False,
+        text: bool,
+        **options: Unpack[PoolMapKeywords],
+    ) -> Results[Result[Any]]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 64,
+        return_errors: bool,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Unpack[PoolMapKeywords],
     ) -> Results[Result[Any] | CommandError]: ...
 
     def map(
@@ -171,16 +246,3 @@ class Pool(Made, of=TrioPool):
         they have the name of another one. As for the rest it is `Client.map`.
         """
         return self._plain("map", commands, limit=limit, return_errors=return_errors, share=share, **options)
-
-    def lease(
-        self, *, labels: Mapping[str, str] | None = None, share: str | None = None, scratch: bool = True
-    ) -> Lease:
-        """Have one server for what is more than a command: a client of one's own there, and a `scratch` directory.
-
-        It takes one place on a server with these `labels`, and is waited for as by `run`. Leaving the block ends all
-        its commands, removes the directory, and gives the place back. A lease stays where it is: once its server is
-        lost, or the pool is left, calls raise `ConnectionLostError`.
-
-        Raises `NoServerError`, and with `scratch` `CommandFailedError` where there can be no directory.
-        """
-        return self._enter("lease", labels=labels, share=share, scratch=scratch)

@@ -24,6 +24,8 @@ async def pools(urls: list[str]) -> None:
         assert_type(result, execsrv.Result)
         assert_type(result.server, str | None)
         assert_type(await pool.run(["ls"], text=True), execsrv.Result[str])
+        assert_type(await pool.run(["ls"], encoding="latin-1"), execsrv.Result[str])
+        assert_type(await anext(pool.map([["ls"]], encoding="latin-1", share="alice")), execsrv.Result[str])
         async for each in pool.map([["ls"]], limit=4):
             assert_type(each, execsrv.Result)
         async for outcome in pool.map([["ls"]], return_errors=True):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Literal, assert_type
+from typing import Any, Literal, assert_type
 
 import trio
 
@@ -53,6 +53,8 @@ async def running(client: execsrv.Client) -> None:
     assert_type(await client.run(["sort"], errors="replace"), execsrv.Result[str])
     assert_type(await execsrv.run(["sort"], errors="replace"), execsrv.Result[str])
     assert_type(await anext(client.map([["sort"]], encoding="latin-1")), execsrv.Result[str])
+    assert_type(await anext(client.map([["sort"]], errors="replace")), execsrv.Result[str])
+    assert_type(await anext(client.map([["sort"]], text=bool(text.lines))), execsrv.Result[Any])
     assert_type(await anext(client.map([["sort"]], text=False)), execsrv.Result[bytes])
     assert_type(await client.run(["sort"], text=False, stdout="/tmp/out"), execsrv.Result[bytes])
     for listed in await client.processes():
@@ -110,6 +112,8 @@ async def wrong(client: execsrv.Client) -> None:
     await client.run(["true"], cdw="/")  # type: ignore[call-overload]
     await client.run(["true"], tty="yes")  # type: ignore[call-overload]
     await client.run(["true"], input="text")  # type: ignore[call-overload]
+    client.map([["true"]], record="a.cast")  # type: ignore[call-overload]
+    client.map([["true"]], return_errors=True, cdw="/")  # type: ignore[call-overload]
     await client.run(["echo", 5])  # type: ignore[list-item]
     await client.run(["true"], env={"A": 1})  # type: ignore[dict-item]
     async with client.start(["true"], overflow="lose") as process:  # type: ignore[arg-type]

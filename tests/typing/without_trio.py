@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import Any, assert_type
 
@@ -34,6 +35,7 @@ def plain() -> None:
         assert_type([*path.iterdir()], list[execsrv.sync.RemotePath])
         with path.open() as file:
             assert_type(file, execsrv.sync.RemoteFile)
+        assert_type(next(client.map([["ls"]], errors="replace")), execsrv.Result[str])
         for result in client.map([["ls"]], text=True):
             assert_type(result, execsrv.Result[str])
         with execsrv.sync.replwrap.bash(client) as shell:
@@ -54,6 +56,8 @@ async def awaited() -> None:
             assert_type(await process.stdout.readline(), bytes)
             await process.stdin.write(b"")
             assert_type([line async for line in process.lines()], list[str])
+        task = asyncio.create_task(client.start(["cat"]))
+        assert_type(await task, execsrv.asyncio.Process)
         process = await client.start(["cat"])
         assert_type(process, execsrv.asyncio.Process)
         await process.close()
