@@ -88,6 +88,39 @@ async def test_a_command_that_was_given_up_has_its_output_for_itself() -> None:
             assert await shell.run_command("echo 1") == "1\n"
 
 
+@pytest.mark.parametrize("kind", ["bash", "python"])
+async def test_answers_stay_with_their_commands_whatever_prompts_an_interrupt_draws(kind: str) -> None:
+    async with execsrv.connect_in_process() as client:
+        opened = replwrap.bash(client) if kind == "bash" else replwrap.python(client, sys.executable)
+        wait, say = ("read x", "echo {}") if kind == "bash" else ("x = input()", "{}")
+        async with opened as repl:
+            with trio.fail_after(PATIENCE):
+                with pytest.raises(execsrv.TIMEOUT):
+                    await repl.run_command(wait, timeout=0.05)
+                await repl.process.sendline("it")
+                await repl.process.wait_for(output=r"PROMPT>(?s:.*)PROMPT>")  # it has ended by itself
+                await repl.process.sendintr()
+                assert [await repl.run_command(say.format(n)) for n in (1, 2)] == ["1\n", "2\n"]
+                await repl.process.sendintr()
+                assert [await repl.run_command(say.format(n)) for n in (3, 4)] == ["3\n", "4\n"]
+
+
+async def test_a_command_that_was_given_up_can_be_interrupted() -> None:
+    async with execsrv.connect_in_process() as client, replwrap.bash(client) as shell:
+        with trio.fail_after(PATIENCE):
+            await shell.interrupt()
+            with pytest.raises(execsrv.TIMEOUT):
+                await shell.run_command("sleep 1000", timeout=0.05)
+            await shell.interrupt()
+            assert await shell.run_command("echo $?") == "130\n"
+            with pytest.raises(execsrv.TIMEOUT):
+                await shell.run_command("read x", timeout=0.05)
+            await shell.process.sendline("it")
+            await shell.process.wait_for(output=r"(?s:PROMPT>.*){4}")  # one that has ended is left alone
+            await shell.interrupt()
+            assert await shell.run_command("echo $? $x") == "0 it\n"
+
+
 async def test_what_is_no_text_is_replaced() -> None:
     async with execsrv.connect_in_process() as client:
         async with replwrap.bash(client) as shell:

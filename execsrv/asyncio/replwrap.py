@@ -30,8 +30,16 @@ class REPLWrapper(Held, of=TrioREPLWrapper):
         Raises `ValueError` for a command that is not complete, which is then interrupted; `TIMEOUT` when a line takes
         longer than `timeout` seconds (30), None for no bound; and `EOF` when it ends. After a timeout or a cancel it is
         still busy with the command: the next one waits for the end of that, as long, and what it prints is let go.
+        `interrupt` ends it before.
         """
         return await self._wait("run_command", command, timeout)
+
+    async def interrupt(self, timeout: float | None = -1) -> None:
+        """Interrupt the command that was given up, and wait for the prompt. One that has ended by now is left alone.
+
+        Raises `TIMEOUT` without a prompt after `timeout` seconds (30), None for no bound; and `EOF` when it ends.
+        """
+        return await self._wait("interrupt", timeout)
 
     async def wait_prompt(self, timeout: float | None = -1) -> int:
         """Wait for the prompt, and return 0 for that and 1 for the one within a command."""

@@ -31,6 +31,9 @@ _INTERRUPTS = 10
 _INTERRUPT_SECONDS = 1.0
 """Time that an interpreter has to come back to its prompt after an interrupt."""
 
+_SETTLE_SECONDS = 0.5
+"""Time without a prompt after which an interpreter that was interrupted has shown all that it had to show."""
+
 _PLAIN = {"TERM": "dumb", "PYTHON_BASIC_REPL": "1", "PAGER": "cat", "NO_COLOR": "1"}
 """Variables that keep interpreters from drawing."""
 
@@ -57,16 +60,14 @@ class REPLWrapper:
         Raises `ValueError` for a command that is not complete, which is then interrupted; `TIMEOUT` when a line takes
         longer than `timeout` seconds (30), None for no bound; and `EOF` when it ends. After a timeout or a cancel it is
         still busy with the command: the next one waits for the end of that, as long, and what it prints is let go.
+        `interrupt` ends it before.
         """
         if not isinstance(command, str):
             raise TypeError(f"command must be a string, got {type(command).__name__}")
         if not command:
             raise ValueError("command must not be empty")
         await trio.lowlevel.checkpoint_if_cancelled()  # from here on a cancel leaves it busy
-        while self._owed:
-            await self.wait_prompt(timeout)
-        if self._is_open:
-            await self._interrupt()
+        await self._come_to_prompt(timeout)
         printed: list[str] = []
         for line in _LINE_END.split(command):
             self._owed += 1
@@ -77,6 +78,39 @@ class REPLWrapper:
             await self._interrupt()
             raise ValueError(f"command is not complete: {command!r}")
         return "".join(printed).replace("\r\n", "\n")
+
+    async def interrupt(self, timeout: float | None = -1) -> None:  # noqa: ASYNC109  # pexpect's word
+        """Interrupt the command that was given up, and wait for the prompt. One that has ended by now is left alone.
+
+        Raises `TIMEOUT` without a prompt after `timeout` seconds (30), None for no bound; and `EOF` when it ends.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._pass_prompts()
+        if self._owed:
+            await self.process.sendintr()
+        await self._come_to_prompt(timeout)
+
+    async def _come_to_prompt(self, timeout: float | None) -> None:  # noqa: ASYNC109
+        """Wait until it is done with what it was given, and for a line of a new command."""
+        while self._owed:
+            await self.wait_prompt(timeout)
+        await self._pass_prompts()
+        if self._is_open:
+            await self._interrupt()
+
+    async def _pass_prompts(self) -> None:
+        """Pass over each prompt that is there: an interrupt draws one that answers no line.
+
+        Where it was interrupted, those that are still to come are waited for.
+        """
+        from pexpect import TIMEOUT  # loaded by the first that expects anything
+
+        while self.process._was_interrupted or self.prompt in self.process.buffer:
+            try:
+                await self.wait_prompt(_SETTLE_SECONDS)
+            except TIMEOUT:
+                break
+        self.process._was_interrupted = False
 
     async def _interrupt(self) -> None:
         """Bring an interpreter that waits for the rest of a command back to its prompt.
@@ -99,6 +133,7 @@ class REPLWrapper:
                 await self.wait_prompt(_INTERRUPT_SECONDS)
             except TIMEOUT:
                 break
+        self.process._was_interrupted = False
 
     async def wait_prompt(self, timeout: float | None = -1) -> int:  # noqa: ASYNC109  # pexpect's word
         """Wait for the prompt, and return 0 for that and 1 for the one within a command."""
