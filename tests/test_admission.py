@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from contextlib import AsyncExitStack, suppress
 
@@ -9,9 +10,9 @@ import pytest
 import trio
 
 from execsrv._doors.newcomers import Door, Newcomer
-from execsrv.errors import UnknownConnectionError
+from execsrv.errors import ConnectionFailedError, UnknownConnectionError
 from execsrv.limits import KIB, ServerConfig
-from execsrv.protocol import Failure
+from execsrv.protocol import Failure, Notification
 from tests.conftest import BYTE_TRANSPORTS, OpenServer, Server
 from tests.peers import PATIENCE, Peer
 from tests.test_bad_input import open_raw
@@ -244,3 +245,33 @@ async def test_a_connection_without_sessions_gives_its_place_to_who_needs_one(
     assert (code, data) == (-32600, {"kind": "limit-exceeded", "limit": "max_connections", "value": 3})
     assert message == "max_connections (3) are open"
     assert await new.call("environment/status") == {"status": "ready"}
+
+
+async def test_a_client_that_leaves_in_order_gives_its_place_at_once_and_one_that_is_lost_does_not(
+    open_server: OpenServer, listening: str
+) -> None:
+    server = open_server(listening, ServerConfig(max_connections_per_principal=2, resume_grace=600))
+    async with server.open_peer() as lost:
+        id = (await lost.handshake())["sessionId"]
+        await lost.start("a", ["echo", "unread"])
+        await lost.until_told("a", "closed")
+    with trio.fail_after(PATIENCE):
+        for _ in range(3):
+            while True:
+                try:
+                    async with server.open_client() as client:
+                        await client.run(["true"])
+                    break
+                except ConnectionFailedError:  # the end of the one before takes a moment
+                    await trio.sleep(0.01)
+        other = await greeted_and_gone(server, start=True)
+        await until_waiting(server, [other, id])
+    _, message, _ = await (await server.peer(ready=False)).refused("initialize", {"clientName": "x"})
+    assert message == (
+        "max_connections_per_principal (2) are open, 2 of them without a client: they wait to be resumed"
+    )
+    back = await server.peer(ready=False)
+    await resumed(back, id)
+    await back.channel.send(Notification("initialized"))
+    read = await back.call("process/read", {"processId": "a"})
+    assert base64.b64decode(read["chunks"][0]["chunk"]) == b"unread\n"

@@ -18,6 +18,7 @@ import math
 import uuid
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from execsrv._budget.allowance import Allowance
 from execsrv._doors.principal import Principal
@@ -148,9 +149,15 @@ class Connection:
             self._nursery.start_soon(owned, self._go_on_alone, self._without_channel)
 
     @property
+    def grace_ms(self) -> int | UnsetType:
+        """The time for which it waits for a new channel, as its client is told."""
+        return round(self._config.resume_grace * 1000) or UNSET
+
+    @property
     def may_last(self) -> bool:
         """True where it goes on without a channel, for the grace or because its client has asked for that."""
-        return self._config.resume_grace > 0 or self.shared.terms.keep is not None
+        is_kept = self._config.resume_grace > 0 or self.shared.terms.keep is not None
+        return is_kept and not self.shared.ends_with_channel
 
     async def _go_on_alone(self, scope: trio.CancelScope) -> None:
         """Have its sessions wait for nobody once the grace is over. End when it is idle, where that was asked for."""

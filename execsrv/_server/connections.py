@@ -127,7 +127,9 @@ class Connections:
             return
         waiting = [connection for connection in connections if connection.is_waiting_for_nothing]
         if not waiting:
-            raise LimitExceededError(f"{limit} ({bound}) are open", limit=limit, value=bound)
+            absent = sum(connection.deadline < math.inf for connection in connections)
+            rest = f", {absent} of them without a client: they wait to be resumed" if absent else ""
+            raise LimitExceededError(f"{limit} ({bound}) are open{rest}", limit=limit, value=bound)
         longest = min(waiting, key=lambda connection: connection.deadline)
         del self._by_id[longest.id]
         longest.end()

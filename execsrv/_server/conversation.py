@@ -210,7 +210,8 @@ class Conversation:
         self._greeted()
         machine = environment_info(self.config, passes=self.passing is not None)
         encoding = self._channel.agree(params.encoding, lambda answer: isinstance(answer.result, Initialized))
-        return Initialized(connection.id, machine, PROTOCOL_VERSION, connection.shared.public_id, encoding)
+        public_id = connection.shared.public_id
+        return Initialized(connection.id, machine, PROTOCOL_VERSION, public_id, encoding, connection.grace_ms)
 
     # -- out --
 

@@ -122,6 +122,8 @@ class Shared:
         self.owner: Visits | None = None
         """The channel of its owner, as far as it can be told something."""
         self.ends_at = math.inf
+        self.ends_with_channel = False
+        """True once its owner has said that nobody comes back for it."""
         self.keys = Keys(sessions)
         self.sizes = Sizes(terms.size_policy)
         self.looks = Looks(directory.round)

@@ -22,6 +22,7 @@ from execsrv._wire.channel import CLOSED_IN_ORDER, GONE_AWAY, MessageChannel
 from execsrv._wire.codecs import decode_params
 from execsrv.client.calls import Calls, R
 from execsrv.client.greeting_wishes import Wishes, names_msgpack
+from execsrv.client.leaving import leave_for_good
 from execsrv.client.mirror import Mirror
 from execsrv.client.presence import Presence
 from execsrv.client.tokens import ReadToken
@@ -132,7 +133,7 @@ class Connection:
         why = "the connection is closed"
         try:
             with self._life:
-                why = await self._speak(open_channel, partial(self._greet, wishes, task_status))
+                why = await self._speak(open_channel, wishes, partial(self._greet, wishes, task_status))
                 if not self._greeted:
                     raise ConnectionFailedError(f"handshake failed: {why}")
                 while reconnect > 0 and self.is_execsrv:
@@ -163,7 +164,7 @@ class Connection:
             self._tried_at, self._taken_up_at = trio.current_time(), math.inf
             with trio.CancelScope(deadline=deadline) as scope:
                 try:
-                    why = await self._speak(open_channel, partial(self._greet_again, wishes, scope))
+                    why = await self._speak(open_channel, wishes, partial(self._greet_again, wishes, scope))
                 except (ConnectionFailedError, AlreadyAttachedError) as error:
                     why = str(error)
             lasted = trio.current_time() - self._taken_up_at
@@ -179,11 +180,8 @@ class Connection:
         for mirror in self.mirrors.values():
             mirror.interrupted()
 
-    async def _speak(self, open_channel: OpenChannel, greet: Callable[[], Awaitable[None]]) -> str:
-        """Speak over a new channel until it ends, and return why it did.
-
-        Raises `ConnectionFailedError`, and what `greet` raises.
-        """
+    async def _speak(self, open_channel: OpenChannel, wishes: Wishes, greet: Callable[[], Awaitable[None]]) -> str:
+        """Speak over a new channel until it ends, and return why. Raises as `open_channel` and `greet` do."""
         async with open_channel() as channel:
             code = CLOSED_IN_ORDER
             try:
@@ -195,6 +193,8 @@ class Connection:
                 raise
             finally:
                 with trio.move_on_after(self.config.flush_timeout, shield=True):
+                    if self._life.cancel_called and not self.is_interrupted and wishes.let_end(self.greeting):
+                        await leave_for_good(channel)
                     await channel.aclose(code)
 
     async def _greet(self, wishes: Wishes, task_status: trio.TaskStatus[None]) -> None:

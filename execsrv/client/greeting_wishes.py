@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple, get_args
 
+from msgspec import UNSET
+
 from execsrv._wire.codecs import decode_params
 from execsrv.client.parameters import seconds, string
 from execsrv.errors import InvalidParamsError
@@ -30,6 +32,10 @@ class Wishes(NamedTuple):
     def hello_again(self, id: str, token: str | None) -> Initialize:
         """Return the greeting that takes the connection of that id up again."""
         return Initialize(self.client_name, id, token)
+
+    def let_end(self, greeted: Initialized) -> bool:
+        """Return whether a connection that would wait for its client is to end with it: nobody wanted to come back."""
+        return self.keep is None and self.resume is None and greeted.resume_grace_ms is not UNSET
 
 
 def names_msgpack(answer: Response) -> bool:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 from msgspec import Struct
 
 from execsrv._nursery import happened
+from execsrv._wire.channel import MessageChannel
 from execsrv.client.calls import Calls
 from execsrv.errors import RequestError
+from execsrv.protocol import ConnectionEnd, Request
+
+_LAST_ID = 0
+"""Other requests are counted from 1."""
 
 
 async def take_leave(calls: Calls, method: str, params: Struct, patience: float) -> None:
@@ -26,3 +33,9 @@ async def take_leave(calls: Calls, method: str, params: Struct, patience: float)
         return
     with trio.move_on_after(patience, shield=True):
         await happened(asked.answered)
+
+
+async def leave_for_good(channel: MessageChannel) -> None:
+    """Tell the server, as the last thing on a channel, that nobody comes back for the connection. It may be gone."""
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await channel.send(Request(_LAST_ID, "connection/end", ConnectionEnd()))

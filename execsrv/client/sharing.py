@@ -15,6 +15,7 @@ from execsrv.client.process import Process
 from execsrv.client.text import process_text
 from execsrv.errors import InvalidParamsError, UnknownConnectionError
 from execsrv.protocol import (
+    ConnectionEnd,
     ConnectionGrant,
     ConnectionGranted,
     ConnectionId,
@@ -96,7 +97,7 @@ class Joined:
 
     async def end(self) -> None:
         """End the connection, with all that runs there. Takes the role owner."""
-        await self._connection.calls.call("connection/end", ConnectionId(self.id), Nothing)
+        await self._connection.calls.call("connection/end", ConnectionEnd(self.id), Nothing)
 
 
 class Sharing:
@@ -201,7 +202,7 @@ class Sharing:
     async def end_connection(self, connection: str) -> None:
         """End another connection of the same user or token, with all that runs there. Its name is free at once."""
         calls = self._connection.calls
-        asked = await calls.post("connection/end", ConnectionId(string("connection", connection)))
+        asked = await calls.post("connection/end", ConnectionEnd(string("connection", connection)))
         try:
             await calls.answer_to(asked, Nothing)
         except UnknownConnectionError:

@@ -137,6 +137,7 @@ if TYPE_CHECKING:
     from execsrv.protocol.process import SignalTarget as SignalTarget
     from execsrv.protocol.process import Size as Size
     from execsrv.protocol.process import StreamSnapshot as StreamSnapshot
+    from execsrv.protocol.sharing import ConnectionEnd as ConnectionEnd
     from execsrv.protocol.sharing import ConnectionGrant as ConnectionGrant
     from execsrv.protocol.sharing import ConnectionGranted as ConnectionGranted
     from execsrv.protocol.sharing import ConnectionId as ConnectionId
@@ -191,9 +192,9 @@ else:
             " ProcessWait ProcessWaited ProcessWrite ProcessWritten Running SignalTarget Size StreamSnapshot"
         ),
         "sharing": (
-            "ConnectionGrant ConnectionGranted ConnectionId ConnectionJoin ConnectionJoined ConnectionList"
-            " ConnectionPresence ConnectionRevoke ConnectionRevoked JoinedMember JoinRole Keep ListedConnection"
-            " SizePolicy"
+            "ConnectionEnd ConnectionGrant ConnectionGranted ConnectionId ConnectionJoin ConnectionJoined"
+            " ConnectionList ConnectionPresence ConnectionRevoke ConnectionRevoked JoinedMember JoinRole Keep"
+            " ListedConnection SizePolicy"
         ),
         "waiting": "Happening InputWait PortWish ProcessHappened ProcessWaitFor",
     }

@@ -49,6 +49,8 @@ class Initialized(Wire, frozen=True):
     """What others call it, where it has a name or is kept."""
     encoding: str | UnsetType = UNSET
     """How both sides write all that comes behind this answer. Absent: as JSON."""
+    resume_grace_ms: int | UnsetType = UNSET
+    """How long it waits for a new channel. Absent: it ends with its channel."""
 
 
 class ServerShutdown(Wire, frozen=True):

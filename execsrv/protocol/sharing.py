@@ -92,6 +92,13 @@ class ConnectionId(Wire, frozen=True):
     connection: ConnectionRef
 
 
+class ConnectionEnd(Wire, frozen=True):
+    """End a connection."""
+
+    connection: ConnectionRef | None = None
+    """None: this one, in order, as soon as its channel has ended."""
+
+
 class ConnectionGrant(Wire, frozen=True):
     """Let somebody join a connection: a principal by its name, or whoever has the secret of the answer."""
 

@@ -9,6 +9,7 @@ from execsrv._server.sharing import Shared
 from execsrv._wire.quoting import quoted
 from execsrv.errors import InvalidParamsError, NotReadyError
 from execsrv.protocol import (
+    ConnectionEnd,
     ConnectionGrant,
     ConnectionGranted,
     ConnectionId,
@@ -73,8 +74,11 @@ def connection_revoke(caller: Caller, params: ConnectionRevoke) -> ConnectionRev
 
 
 @handles("connection/end")
-def connection_end(caller: Caller, params: ConnectionId) -> Nothing:
-    _owned(caller, params.connection).end()
+def connection_end(caller: Caller, params: ConnectionEnd) -> Nothing:
+    if params.connection is None:
+        caller.shared.ends_with_channel = True  # which hears the answer
+    else:
+        _owned(caller, params.connection).end()
     return Nothing()
 
 
