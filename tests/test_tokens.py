@@ -596,6 +596,19 @@ def test_a_token_that_cannot_be_made_is_not_in_the_file(token_file: Path) -> Non
     assert not token_file.exists()
 
 
+def test_a_token_for_which_the_disk_has_no_room_is_not_printed(token_file: Path) -> None:
+    token_command("new", "ci", "-f", str(token_file))
+    before, out = token_file.read_text(), Path(f"{token_file}.out")
+    for words, path in [([], token_file), (["--out", str(out)], token_file), (["-f", f"{out}.new"], f"{out}.new")]:
+        argv = [*EXECSRV, "token", "new", "x", "-f", str(token_file), *words]
+        full = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *argv]
+        done = subprocess.run(full, capture_output=True, text=True, timeout=PATIENCE)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"execsrv: cannot write `{path}`: File too large\n"
+    assert token_file.read_text() == before
+    assert [entry.name for entry in token_file.parent.iterdir()] == ["tokens"]
+
+
 @pytest.mark.slow
 def test_two_at_once_lose_nothing(token_file: Path) -> None:
     new = [*EXECSRV, "token", "new", "-f", str(token_file)]

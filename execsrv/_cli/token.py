@@ -8,9 +8,10 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import msgspec
 
@@ -44,12 +45,9 @@ def new(*, path: str | None, name: str, role: str, expires: str | None, out: str
     with _changing(path) as change:
         if any(known.name == name for known in parsed(change.text, path)):
             raise ExecsrvError(f"`{name}` is in `{path}` already: revoke it first")
-        if out is not None:
-            _write_new(out, token)
-        else:
-            _print(token)
         text = change.text
         change.text = text + ("" if text.endswith("\n") or not text else "\n") + entry.line()
+        change.tell = partial(_print, token) if out is None else partial(_write_new, out, token)
     return 0
 
 
@@ -126,10 +124,11 @@ def _expiry(text: str | None) -> datetime | None:
 
 
 class _Change:
-    """The text of a file, before and after."""
+    """The text of a file, before and after. `tell` is called once that after is on the disk, before it is in place."""
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.tell: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -149,29 +148,34 @@ def _changing(path: str) -> Iterator[_Change]:
             change = _Change(text)
             yield change
             if change.text != text or not os.path.exists(path):
-                _replace(path, change.text, mode)
+                _replace(path, change, mode)
         finally:
             os.close(lock)
 
 
-def _replace(path: str, text: str, mode: int) -> None:
+def _replace(path: str, change: _Change, mode: int) -> None:
     part = f"{path}.{os.getpid()}.part"
+    _write_new(part, change.text, mode, path)
     try:
-        _write_new(part, text, mode)
+        change.tell()
         os.replace(part, path)
     except BaseException:
-        if os.path.lexists(part):
-            os.unlink(part)
+        os.unlink(part)
         raise
 
 
-def _write_new(path: str, text: str, mode: int = 0o600) -> None:
-    """Write a file that is not there yet. Raises `OSError`."""
+def _write_new(path: str, text: str, mode: int = 0o600, shown: str | None = None) -> None:
+    """Write a file that is not there yet, or leave none. Raises `OSError`, and `ExecsrvError` that names `shown`."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         os.fchmod(descriptor, mode)
         write_all(descriptor, text.encode() + (b"" if text.endswith("\n") or not text else b"\n"))
         os.fsync(descriptor)
+    except BaseException as error:
+        os.unlink(path)
+        if isinstance(error, OSError):
+            raise ExecsrvError(f"cannot write `{shown or path}`: {error.strerror}") from None
+        raise
     finally:
         os.close(descriptor)
 
