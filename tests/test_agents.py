@@ -372,6 +372,8 @@ async def test_the_oldest_that_has_ended_is_forgotten_first_and_its_end_is_not()
         with pytest.raises(UnknownSessionError, match=r"there is no session ID 2; known are 1, 5, 6"):
             await tools.kill_session(2)
         assert "session ID 5: `exec sleep 1000`" in str(tools.list_sessions())
+        await tools.kill_session(5)
+        assert "ended by the server: terminated in session ID 5: `exec sleep 1000`" in str(tools.list_sessions())
 
 
 async def test_a_command_that_is_starting_is_counted_once() -> None:

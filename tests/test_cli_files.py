@@ -102,6 +102,13 @@ def test_a_file_that_is_not_there_is_made(url: str, tmp_path: Path) -> None:
     assert (done.returncode, path.read_text()) == (0, "made\n"), done.stderr
 
 
+def test_a_file_that_is_not_there_is_not_made_where_nothing_was_saved(url: str, tmp_path: Path) -> None:
+    done = execsrv("files", "edit", "-u", url, str(tmp_path / "tpyo"), EDITOR="true")
+    assert done.returncode == 0, done.stderr
+    assert f"nothing was saved, and `{tmp_path}/tpyo` was not made" in done.stderr
+    assert not (tmp_path / "tpyo").exists()
+
+
 def test_what_was_not_edited_is_not_written(url: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("as it was")

@@ -44,15 +44,20 @@ def edit(*, path: str, force: bool, reach: Reach, manners: Manners) -> int:
         manners.note(f"`{path}` is new")
     folder = tempfile.mkdtemp(prefix="execsrv-")
     here = os.path.join(folder, os.path.basename(there) or "file")
-    with open(here, "wb") as file:
-        file.write(before)
+    if info is not None:  # one that is new is there once the editor has saved it
+        with open(here, "wb") as file:
+            file.write(before)
     with left_to_another():
         status = subprocess.call([*editor, here])
     if status:
         raise ExecsrvError(f"`{shlex.join(editor)}` ended with status {status}; your text is in `{here}`")
-    with open(here, "rb") as file:
-        after = file.read()
-    if after != before or info is None:
+    after = None
+    if info is not None or os.path.lexists(here):
+        with open(here, "rb") as file:
+            after = file.read()
+    if after is None:
+        manners.note(f"nothing was saved, and `{path}` was not made")
+    elif after != before or info is None:
         known = None if info is None or force else before
         try:
             trio.run(_put_back, there, after, info, known, force, reach)

@@ -121,7 +121,8 @@ class Listed(Facts, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         command = quoted(self.command, _SHOWN_CHARACTERS)
-        return f"{self.ending}: {command} ({self.age:.0f} s, {self.unread_bytes} bytes unread)"
+        named = "" if "session ID" in self.ending else f" in session ID {self.session_id}"
+        return f"{self.ending}{named}: {command} ({self.age:.0f} s, {self.unread_bytes} bytes unread)"
 
 
 class Sessions(Struct, frozen=True):
