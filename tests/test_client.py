@@ -335,7 +335,7 @@ async def test_a_server_that_does_not_answer_is_given_up_on() -> None:
 
 
 async def test_urls() -> None:
-    with pytest.raises(InvalidListenURLError, match="unsupported --url `http://x`"):
+    with pytest.raises(InvalidListenURLError, match="unsupported URL `http://x`"):
         async with execsrv.connect("http://x"):
             pass
     with pytest.raises(ConnectionFailedError, match="No such file"):

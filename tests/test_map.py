@@ -411,9 +411,7 @@ def test_what_names_no_server_is_told_at_once() -> None:
     done = mapped("http://nowhere,ws://", [1, 2, 3], "true")
     assert done.returncode == 125
     [said, total] = done.stderr.decode().splitlines()
-    assert said.startswith(
-        "execsrv: no server can be used: 2 are known; http://nowhere: unsupported --url `http://nowh"
-    )
+    assert said.startswith("execsrv: no server can be used: 2 are known; http://nowhere: unsupported URL `http://nowh")
     assert "; ws://: cannot connect to `ws://`: expected `ws://HOST:PORT`" in said
     assert re.fullmatch(r"execsrv: [123] commands, [123] failed", total)
 
@@ -455,7 +453,7 @@ def test_one_command_runs_on_a_server_of_a_pool_by_its_label_and_is_listed_there
         assert (listed["server"], listed["argv"][:2], listed["running"]) == (fast.url, ["sh", "-c"], True)
         assert done.returncode == 125
         assert "cannot list what runs on `ws://127.0.0.1:1`: cannot connect" in done.stderr
-        assert "cannot list what runs on `http://127.0.0.1:1`: unsupported --url" in done.stderr
+        assert "cannot list what runs on `http://127.0.0.1:1`: unsupported URL" in done.stderr
         assert execsrv("ps", "--pool", fast.url).stdout.split()[:3] == ["SERVER", "NAME", "STATE"]
         process.communicate(b"\n", timeout=PATIENCE)
         assert process.returncode == 3

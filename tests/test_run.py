@@ -1069,7 +1069,10 @@ def test_run_without_a_server() -> None:
     for url, complaint in [
         ("ws://127.0.0.1:1", "cannot connect to `ws://127.0.0.1:1`"),
         ("unix:///no/such/socket", "cannot connect to `/no/such/socket`: No such file or directory"),
-        ("http://x", "unsupported --url `http://x`; expected `ws://HOST:PORT`, `unix://PATH`, `ssh://"),
+        (
+            "http://x",
+            "unsupported URL `http://x`; expected `ws://HOST:PORT`, `wss://HOST:PORT`, `unix://PATH`, `ssh://",
+        ),
     ]:
         done = execsrv("run", "--url", url, "true")
         assert (done.returncode, complaint in done.stderr) == (125, True), done.stderr

@@ -269,7 +269,7 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
     assert listen(tls_certificate_file=none) == f"cannot read the certificate in `{none}`: No such file or directory"
     assert listen(tls_certificate_file=f"{tmp_path}/text") == f"there is no certificate in PEM in `{tmp_path}/text`"
     assert listen(tls_certificate_file=authority.file) == (
-        f"there is no key in PEM in `{authority.file}`; set tls_key_file to the file that has it"
+        f"there is no key in PEM in `{authority.file}`; set tls_key_file (--tls-key-file) to the file that has it"
     )
     assert "the key is another one's" in listen(tls_certificate_file=server, tls_key_file=other)
     (tmp_path / "broken").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
@@ -288,7 +288,7 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
     (tmp_path / "clients").chmod(0o600)
     told = listen(tls_certificate_file=server, tls_clients_file=f"{tmp_path}/clients")
     assert told == "a tls_clients_file needs a tls_client_ca_file"
-    with pytest.raises(InvalidConfigError, match="a tls_key_file needs a tls_certificate_file"):
+    with pytest.raises(InvalidConfigError, match=r"a tls_key_file \(--key-file\) needs a tls_cert"):
         client_context(ClientConfig(tls_key_file=server))
 
 

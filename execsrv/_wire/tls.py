@@ -60,7 +60,7 @@ def server_context(config: ServerConfig) -> ssl.SSLContext:
     context.sslobject_class = ManyRecords
     if not config.tls_certificate_file:
         raise InvalidConfigError("`wss://` needs a tls_certificate_file")
-    _load_certificate(context, config.tls_certificate_file, config.tls_key_file)
+    _load_certificate(context, config.tls_certificate_file, config.tls_key_file, "--tls-key-file")
     if config.tls_client_ca_file:
         _load_authorities(context, config.tls_client_ca_file)
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -77,18 +77,20 @@ def client_context(config: ClientConfig) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     context.sslobject_class = ManyRecords
     if config.tls_certificate_file:
-        _load_certificate(context, config.tls_certificate_file, config.tls_key_file)
+        _load_certificate(context, config.tls_certificate_file, config.tls_key_file, "--key-file")
     elif config.tls_key_file:
-        raise InvalidConfigError("a tls_key_file needs a tls_certificate_file")
+        raise InvalidConfigError("a tls_key_file (--key-file) needs a tls_certificate_file (--certificate-file)")
     return context
 
 
-def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
+def _load_certificate(context: ssl.SSLContext, certificate: str, key: str, option: str) -> None:
+    """Have a certificate shown, by the key that `option` of the command line names. Raises `InvalidConfigError`."""
+
     def no_passphrase() -> NoReturn:
         raise InvalidConfigError(f"the key in `{key or certificate}` has a passphrase, which nobody could enter")
 
     _expect("certificate", certificate, b"CERTIFICATE-----")
-    hint = "" if key else "; set tls_key_file to the file that has it"
+    hint = "" if key else f"; set tls_key_file ({option}) to the file that has it"
     _expect("key", key or certificate, b"PRIVATE KEY-----", hint)
     try:
         context.load_cert_chain(certificate, key or None, no_passphrase)

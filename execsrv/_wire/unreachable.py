@@ -48,7 +48,8 @@ def why_unreachable(error: BaseException) -> str:
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
-                hint = "; set tls_ca_file to its authority" if cause.verify_code in _UNKNOWN_AUTHORITY else ""
+                is_unknown = cause.verify_code in _UNKNOWN_AUTHORITY
+                hint = "; set tls_ca_file (--ca-file) to its authority" if is_unknown else ""
                 return f"its certificate is not trusted: {cause.verify_message}{hint}"
             case ssl.SSLError() if _REFUSED.search(cause.reason or ""):
                 return f"it does not take our certificate ({_words(cause).partition('alert ')[2]})"

@@ -79,8 +79,8 @@ async def connect(
         connection = _connect_reached(parse_shell(url), reconnect, bring, wanted, config)
     else:
         forms = ", ".join(f"`{form}`" for form in FORMS[:-1])
-        expected = f"`ws://HOST:PORT`, `unix://PATH`, {forms} or `{FORMS[-1]}`"
-        raise InvalidListenURLError(f"unsupported --url `{url}`; expected {expected}")
+        expected = f"`ws://HOST:PORT`, `wss://HOST:PORT`, `unix://PATH`, {forms} or `{FORMS[-1]}`"
+        raise InvalidListenURLError(f"unsupported URL `{url}`; expected {expected}")
     async with connection as client:
         yield client
 
