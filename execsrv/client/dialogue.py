@@ -39,7 +39,6 @@ class Dialogue(Facts):
     match_index: int | None = None
     """Number of the pattern that matched."""
     _drawing: Drawing | None = None
-    _was_interrupted = False  # by `sendintr`: a prompt may come that answers no line
     searchwindowsize: int | None = None
     """Distance before the newest output in which a match is looked for where `expect` names none. None: everywhere."""
 
@@ -143,7 +142,7 @@ class Dialogue(Facts):
 
     async def sendintr(self) -> None:
         """Interrupt it: by Ctrl-C on a terminal, by SIGINT to its process group without one."""
-        self._was_interrupted = True
+        self._mirror.was_interrupted = True
         if (await self._own.snapshot()).terminal is None:
             await self._own.interrupt()
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,4 +24,5 @@ class Given(type):
 
 def made(kind: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
     """Return a new object of such a class."""
-    return cast("T", type.__call__(cast("type", kind), *args, **options))
+    new: T = type.__call__(kind, *args, **options)  # type: ignore[arg-type]  # a class, as far as types can say
+    return new

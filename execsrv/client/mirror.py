@@ -87,6 +87,8 @@ class Mirror:
         """True where output may be missing without an error."""
         self.sent_bytes = 0
         """The bytes of its input that are on their way, or were taken."""
+        self.was_interrupted = False
+        """True once an interpreter was interrupted by its key: a prompt may come that answers no line."""
         self.membership = ("", "")
         """The membership by which it is read, where it is of another connection."""
         self.taps: list[Tap] = []

@@ -105,12 +105,12 @@ class REPLWrapper:
         """
         from pexpect import TIMEOUT  # loaded by the first that expects anything
 
-        while self.process._was_interrupted or self.prompt in self.process.buffer:
+        while mirror_of(self.process).was_interrupted or self.prompt in self.process.buffer:
             try:
                 await self.wait_prompt(_SETTLE_SECONDS)
             except TIMEOUT:
                 break
-        self.process._was_interrupted = False
+        mirror_of(self.process).was_interrupted = False
 
     async def _interrupt(self) -> None:
         """Bring an interpreter that waits for the rest of a command back to its prompt.
@@ -133,7 +133,7 @@ class REPLWrapper:
                 await self.wait_prompt(_INTERRUPT_SECONDS)
             except TIMEOUT:
                 break
-        self.process._was_interrupted = False
+        mirror_of(self.process).was_interrupted = False
 
     async def wait_prompt(self, timeout: float | None = -1) -> int:  # noqa: ASYNC109  # pexpect's word
         """Wait for the prompt, and return 0 for that and 1 for the one within a command."""

@@ -107,7 +107,8 @@ class Running(Starting):
             raise refused("run", options.keys() - START_WORDS)
         mode = text_mode(text, encoding, errors)
         data = as_bytes(input, mode)
-        options["record"] = recorded_as(options.get("record"), mode)
+        if "record" in options:
+            options["record"] = recorded_as(options["record"], mode)
         patience = seconds("timeout", timeout)
         check_bound(max_bytes)
         flag("check", check)

@@ -31,9 +31,9 @@ def passing(value: bool | Literal["kept"]) -> bool:
     return bool(value)
 
 
-def limits_of(limits: ProcessLimits | None) -> ProcessLimits | None:
+def limits_of(limits: ProcessLimits) -> ProcessLimits:
     """Return limits as they are sent. Raises `TypeError` for what is something else."""
-    if not isinstance(limits, ProcessLimits | None):
+    if not isinstance(limits, ProcessLimits):
         raise TypeError(f"limits must be a ProcessLimits, got {type(limits).__name__}")
     return limits
 

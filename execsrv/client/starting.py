@@ -196,7 +196,7 @@ class Starting:
                 nice=nice,
                 oom_score_adj=oom_score_adj,
                 sandbox=None if sandbox is None else sandbox_of(sandbox),
-                limits=limits_of(limits),
+                limits=limits if limits is None else limits_of(limits),
                 user=None if user is None else string("user", user),
                 runner=runner if runner is None or isinstance(runner, str) else words(runner, "runner"),
                 shell_snapshot=snapshot_of(shell_snapshot, command),
@@ -211,7 +211,7 @@ class Starting:
                 pass_streams=pass_streams,
             )
             check_known(connection, params)
-            async with _recorded(mirror, recorded_as(record, mode), params):
+            async with _recorded(mirror, record, mode, params):
                 streams: PassedStreams | None = None
                 try:
                     mirror.start = await connection.calls.post("process/start", params)
@@ -236,9 +236,11 @@ def recorded_as(record: Path | Recording | None, text: TextMode | None) -> Recor
     return recorder.recording(record, text)
 
 
-def _recorded(mirror: Mirror, recording: Recording | None, params: ProcessStart) -> AbstractAsyncContextManager[None]:
+def _recorded(
+    mirror: Mirror, record: Path | Recording | None, text: TextMode | None, params: ProcessStart
+) -> AbstractAsyncContextManager[None]:
     """Record a process in a block, where that is wanted."""
-    if recording is None:
+    if record is None or (recording := recorded_as(record, text)) is None:
         return nullcontext()
     from execsrv.client import recorder
 
