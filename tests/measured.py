@@ -1,4 +1,4 @@
-"""What coverage measures of the suite: one case of every third test, and the processes of half of these.
+"""What coverage measures of the suite: one case of every fourth test, and the processes of half of these.
 
 To be measured makes a test half as slow again, and doubles the start of a process. So the floor is that of a sample:
 what a sample reaches, all tests reach. `nox -s coverage` measures all, and has a floor of its own.
@@ -30,9 +30,9 @@ def choose(items: list[pytest.Item], *, everything: bool) -> None:
         item.stash[ITSELF] = item.stash[PROCESSES] = everything
         tests[item.nodeid.partition("[")[0]].append(item)
     for number, cases in enumerate(tests.values()):
-        chosen = cases[number // 3 % len(cases)]  # of those over several transports each time another one
-        chosen.stash[ITSELF] = number % 3 == 0
-        if number % 6 == 0 and any(fnmatch(chosen.path.stem, f"test_{name}") for name in WITH_PROCESSES):
+        chosen = cases[number // 4 % len(cases)]  # of those over several transports each time another one
+        chosen.stash[ITSELF] = number % 4 == 0
+        if number % 8 == 0 and any(fnmatch(chosen.path.stem, f"test_{name}") for name in WITH_PROCESSES):
             chosen.stash[PROCESSES] = True
 
 

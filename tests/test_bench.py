@@ -39,6 +39,7 @@ def test_all_figures_are_measured_and_drawn(tmp_path: Path) -> None:
     assert len(list(picture.iter(f"{SVG}rect"))) == 1 + len(CASES)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_there_is_measured_and_left_as_it_was(tmp_path: Path) -> None:
     with running_daemon(tmp_path, "unix") as daemon:
         before = set(os.listdir(tmp_path))

@@ -444,6 +444,7 @@ def test_a_shell_completes_names_of_what_runs(daemon: Daemon, sh: Shell, tmp_pat
         terminal.see("execsrv play$")
 
 
+@pytest.mark.few
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_name_of_a_session_is_a_word_to_a_shell_whatever_is_in_it(daemon: Daemon, tmp_path: Path, shell: str) -> None:
     names = {"7$(touch owned)": "seven", "8`touch owned`": "eight", "9 a  b;'\"*": "nine"}

@@ -123,7 +123,7 @@ async def test_a_cancelled_call_ends_its_command_and_the_end_of_the_client_all_o
     await until_gone(marks[0])
 
 
-@pytest.mark.few
+@pytest.mark.slow
 async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
     pytest.importorskip("pyte", reason="needs execsrv[screen]")
     casts = tmp_path / "casts"

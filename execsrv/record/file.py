@@ -10,7 +10,10 @@ from contextlib import contextmanager, suppress
 
 def open_file(path: str | bytes) -> int:
     """Create a file for a recording, or empty it, and return its descriptor. Raises `OSError`."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write the recording: {error.strerror}", path) from None
     with suppress(OSError):  # what is another user's stays as it is
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.fchmod(descriptor, 0o600)

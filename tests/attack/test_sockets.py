@@ -25,7 +25,7 @@ from tests.peers import PATIENCE
 from tests.processes import may_become_nobody
 
 NOBODY = 65534
-ROUNDS = 1500
+ROUNDS = 500
 
 pytestmark = pytest.mark.skipif(not may_become_nobody(), reason="only root can attack as another user")
 

@@ -120,9 +120,13 @@ def _check_unseen(wish: Wish, way: Way, places: list[Place], notes: list[str]) -
     elif wish.may_be_missing:
         return
     elif link := _replaceable_link(way, places):
-        raise _refused(f"{wish.path} is to be protected, and {link} is a link that a command could replace")
+        raise _refused(f"{wish.path} is to be {_kept_as(wish)}, and {link} is a link that a command could replace")
     elif above is not None and above.access == "write":
-        raise _refused(f"{wish.path} is to be protected and is missing, so a command could make it")
+        raise _refused(f"{wish.path} is to be {_kept_as(wish)} and is missing, so a command could make it")
+
+
+def _kept_as(wish: Wish) -> str:
+    return "hidden" if wish.access == "none" else "protected"
 
 
 def _check_links(wish: Wish, way: Way, places: list[Place], lasting: list[Place]) -> None:
