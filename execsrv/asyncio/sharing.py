@@ -41,7 +41,7 @@ class Joined(Held, of=TrioJoined):
     async def processes(self, *, usage: bool = False) -> list[ListedProcess]:
         """Return every process of the connection that the server still knows, oldest first.
 
-        With `usage`, each with what it takes of processors and memory.
+        With `usage`, each with what it takes of processors and memory. What one has nothing of is `msgspec.UNSET`.
         """
         return await self._wait("processes", usage=usage)
 

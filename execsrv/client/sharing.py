@@ -71,7 +71,7 @@ class Joined:
     async def processes(self, *, usage: bool = False) -> list[ListedProcess]:
         """Return every process of the connection that the server still knows, oldest first.
 
-        With `usage`, each with what it takes of processors and memory.
+        With `usage`, each with what it takes of processors and memory. What one has nothing of is `msgspec.UNSET`.
         """
         return await _listed(self._connection, ProcessListing(self.id, usage=usage))
 
@@ -121,7 +121,7 @@ class Sharing:
         """Return every process of this connection that the server still knows, oldest first.
 
         Those of another `connection` instead, by name or number, or with `all` those of all that this client may join.
-        With `usage`, each with what it takes of processors and memory.
+        With `usage`, each with what it takes of processors and memory. What one has nothing of is `msgspec.UNSET`.
         """
         params = ProcessListing(connection, all, usage)
         return await _listed(self._connection, params)

@@ -102,7 +102,7 @@ class Client(Held, of=TrioClient):
         """Return every process of this connection that the server still knows, oldest first.
 
         Those of another `connection` instead, by name or number, or with `all` those of all that this client may join.
-        With `usage`, each with what it takes of processors and memory.
+        With `usage`, each with what it takes of processors and memory. What one has nothing of is `msgspec.UNSET`.
         """
         return self._wait("processes", all=all, connection=connection, usage=usage)
 
