@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,25 @@ def test_a_name_that_is_no_text_is_in_the_json_too(url: str, tmp_path: Path) -> 
     done = execsrv("files", "ls", "-u", url, "--json", str(folder))
     assert (done.returncode, done.stderr) == (0, "")
     assert [(each["path"], each["target"]) for each in json.loads(done.stdout)] == [(rf"{folder}/a\udcff", r"\udcfe")]
+
+
+def test_a_file_that_is_a_mount_is_edited_where_it_is(tmp_path: Path) -> None:
+    """As `/etc/hosts` in a container: nothing can take its place."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("old\n")
+    own_mounts = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} {hosts} && exec "$@"', "sh"]
+    if not shutil.which("unshare") or subprocess.run([*own_mounts, "true"], capture_output=True).returncode:
+        pytest.skip("not allowed to mount, or no unshare to do it with")
+    serve = [*EXECSRV, "serve", "--quiet", "--listen", url := f"unix://{tmp_path}/socket"]
+    with subprocess.Popen([*own_mounts, *serve], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        try:
+            assert server.stdout.readline()
+            done = execsrv("files", "edit", "-u", url, str(hosts), EDITOR=editor(tmp_path, 'echo new >> "$1"'))
+            assert (done.returncode, done.stderr) == (0, f"execsrv: wrote 8 B to `{hosts}`\n")
+            assert hosts.read_text() == "old\nnew\n"
+        finally:
+            server.terminate()
 
 
 @pytest.mark.parametrize("command", ["ls", "cat"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -198,6 +199,12 @@ async def _put_back(
             now = None
         if now != before and not force:
             raise ExecsrvError(f"`{there}` was changed in the meantime; --force overwrites it")
-        await client.files.write(there, after)
+        try:
+            await client.files.write(there, after)
+        except FileError as error:
+            # One that is a mount, as /etc/hosts in a container, cannot be replaced, and some directories take no other.
+            if info is None or error.errno not in (errno.EBUSY, errno.EACCES, errno.EPERM):
+                raise
+            await client.files.write(there, after, atomic=False)
         if info is not None:
             await client.files.change(there, mode=info.mode)
