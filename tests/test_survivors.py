@@ -111,7 +111,8 @@ def as_ordinary_user(folder: Path) -> Placement:
     names = "attr attrs execsrv h11 idna msgspec outcome sniffio sortedcontainers trio trio_websocket wsproto"
     for name in names.split():
         found = __import__(name)
-        shutil.copytree(found.__path__[0], packages / name)
+        # Bytecode that somebody writes just now has a name that is gone the next moment.
+        shutil.copytree(found.__path__[0], packages / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     for metadata in Path(trio.__path__[0]).parent.glob("trio*.dist-info"):  # trio-websocket asks for trio's version
         shutil.copytree(metadata, packages / metadata.name)
     for path in [packages, *packages.rglob("*")]:
