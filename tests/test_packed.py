@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -542,14 +542,16 @@ async def overheard(url: str, folder: str) -> AsyncIterator[tuple[str, Callable[
             cuts.append(nursery.cancel_scope)
 
             async def back() -> None:
-                async for data in theirs:
-                    await ours.send_all(data)
+                with suppress(trio.BrokenResourceError):  # who has said the last word hears no answer to it
+                    async for data in theirs:
+                        await ours.send_all(data)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(back)
-            async for data in ours:
-                heard.extend(data)
-                await theirs.send_all(data)
+            with suppress(trio.BrokenResourceError):
+                async for data in ours:
+                    heard.extend(data)
+                    await theirs.send_all(data)
             nursery.cancel_scope.cancel()
 
     listener = trio.socket.socket(trio.socket.AF_UNIX)
