@@ -11,7 +11,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -20,9 +20,6 @@ from execsrv.errors import InvalidParamsError, LimitExceededError
 from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
 
 P = TypeVar("P", bound=msgspec.Struct)
-
-if TYPE_CHECKING:
-    pass
 
 Path = str | os.PathLike[str]
 Data = bytes | bytearray | memoryview

@@ -12,7 +12,7 @@ from execsrv.client.parameters import Data, Path, flag, seconds
 from execsrv.client.process import collected
 from execsrv.client.result import END_GRACE_SECONDS, Result, check_bound
 from execsrv.client.start_words import MAP_WORDS, START_WORDS, refused
-from execsrv.client.starting import Starting, recorded_as
+from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
 from execsrv.errors import CommandError
 
@@ -107,8 +107,10 @@ class Running(Starting):
             raise refused("run", options.keys() - START_WORDS)
         mode = text_mode(text, encoding, errors)
         data = as_bytes(input, mode)
-        if "record" in options:
-            options["record"] = recorded_as(options["record"], mode)
+        if (record := options.get("record")) is not None:
+            from execsrv.client import recorder
+
+            options["record"] = recorder.recording(record, mode)
         patience = seconds("timeout", timeout)
         check_bound(max_bytes)
         flag("check", check)

@@ -227,25 +227,16 @@ class Starting:
                             await end(mirror, leaving, connection.config.leave_timeout)
 
 
-def recorded_as(record: Path | Recording | None, text: TextMode | None) -> Recording | None:
-    """Return the recording of a process that is read in that way, where one is wanted. Else none of it is loaded."""
-    if record is None:
-        return None
-    from execsrv.client import recorder
-
-    return recorder.recording(record, text)
-
-
 def _recorded(
     mirror: Mirror, record: Path | Recording | None, text: TextMode | None, params: ProcessStart
 ) -> AbstractAsyncContextManager[None]:
-    """Record a process in a block, where that is wanted."""
-    if record is None or (recording := recorded_as(record, text)) is None:
+    """Record a process that is read in that way in a block, where that is wanted."""
+    if record is None:
         return nullcontext()
     from execsrv.client import recorder
 
     size = params.size or Size() if params.tty else None
-    return recorder.recorded(mirror, recording, params.argv, size)
+    return recorder.recorded(mirror, recorder.recording(record, text), params.argv, size)
 
 
 async def _begun(connection: Connection, mirror: Mirror, *, may_be_taken: bool) -> int | None:
