@@ -68,6 +68,52 @@ def test_a_first_command_loads_little(command: str) -> None:
     assert len(ours) <= most
 
 
+LISTENING = """
+import sys
+before = {"importlib.metadata"} & set(sys.modules)
+import execsrv._wire.websocket
+loaded = {"importlib.metadata", "email", "zipfile", "csv"} & set(sys.modules)
+assert not before and not loaded, (before, loaded)
+
+from importlib.metadata import version, PackageNotFoundError
+import importlib.metadata, importlib.metadata._meta
+assert "email" in sys.modules and importlib.metadata is sys.modules["importlib.metadata"]
+import trio
+assert version("trio") == trio.__version__
+"""
+
+WHILE_LOADING = """
+import sys
+import trio
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "trio_websocket":  # as another thread may, meanwhile
+            import importlib.metadata
+            from importlib.metadata import entry_points, version
+            kept.append((importlib.metadata, version, entry_points))
+
+kept = []
+sys.meta_path.insert(0, Watch())
+import execsrv._wire.websocket
+import importlib.metadata
+[(module, version, entry_points)] = kept
+assert version("msgspec") == importlib.metadata.version("msgspec")
+assert module.Distribution is importlib.metadata.Distribution
+assert entry_points is importlib.metadata.entry_points
+try:
+    version("no such package")
+except importlib.metadata.PackageNotFoundError:
+    pass
+"""
+
+
+@pytest.mark.parametrize("program", [LISTENING, WHILE_LOADING], ids=["alone", "beside another"])
+def test_a_websocket_loads_no_metadata_of_packages_and_nobody_misses_it(program: str) -> None:
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_is_loaded_late_is_where_it_is_said_to_be() -> None:
     tree = ast.parse(Path(protocol.__file__).read_text())
     checked = {

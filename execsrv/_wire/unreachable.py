@@ -11,8 +11,8 @@ from http import HTTPStatus
 import h11
 import trio
 import wsproto.utilities
-from trio_websocket import ConnectionRejected, HandshakeError
 
+from execsrv._wire.load_library import trio_websocket
 from execsrv.errors import ConnectionFailedError, InvalidConfigError
 
 CONNECT_ERRORS = (
@@ -22,7 +22,7 @@ CONNECT_ERRORS = (
     trio.BrokenResourceError,
     ConnectionFailedError,
     InvalidConfigError,
-    HandshakeError,
+    trio_websocket.HandshakeError,
     wsproto.utilities.ProtocolError,
     h11.ProtocolError,
 )
@@ -61,13 +61,13 @@ def why_unreachable(error: BaseException) -> str:
                 return os.strerror(cause.errno)  # trio's text has the address as Python writes it
             case OSError() if cause.strerror:
                 return cause.strerror
-            case ConnectionRejected():
+            case trio_websocket.ConnectionRejected():
                 return _rejected(cause)
             case ConnectionFailedError() | InvalidConfigError():
                 return str(cause)
             case UnicodeError():
                 return "that is no name of a host"
-            case h11.ProtocolError() | wsproto.utilities.ProtocolError() | HandshakeError():
+            case h11.ProtocolError() | wsproto.utilities.ProtocolError() | trio_websocket.HandshakeError():
                 return NO_HTTP
     return "the connection broke"
 
@@ -83,7 +83,7 @@ def is_final(error: BaseException) -> bool:
                 return True
             case ssl.SSLError() if _REFUSED.search(cause.reason or ""):
                 return True
-            case ConnectionRejected(status_code=401 | 403):
+            case trio_websocket.ConnectionRejected(status_code=401 | 403):
                 return True
             case ConnectionFailedError(is_final=True):
                 return True
@@ -108,7 +108,7 @@ def _causes(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _rejected(error: ConnectionRejected) -> str:
+def _rejected(error: trio_websocket.ConnectionRejected) -> str:
     """Return the words for an answer that is no websocket. An error may come from a server of ours, or from a proxy."""
     status = error.status_code
     answered = f"it answered {status}"

@@ -15,8 +15,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 import trio
-import trio_websocket
-from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from execsrv._budget.budget import Budget
 from execsrv._threads import run_with_tls
@@ -25,6 +23,7 @@ from execsrv._wire.channel import CLOSED_IN_ORDER, MessageChannel
 from execsrv._wire.encoded_channel import EncodedChannel
 from execsrv._wire.forks import keep_from_forks
 from execsrv._wire.http_head import NO_PAGES, Names, PageRequest, Pages, Upgrade, answer_to, receive_head, unauthorized
+from execsrv._wire.load_library import trio_websocket
 from execsrv._wire.quoting import quoted
 from execsrv._wire.tcp import is_local
 from execsrv._wire.unreachable import CONNECT_ERRORS, NO_TLS, is_final, why_unreachable
@@ -51,7 +50,7 @@ _TURN_SECONDS = 0.0005
 class WebSocketChannel(EncodedChannel):
     """One end of a websocket (`MessageChannel`)."""
 
-    def __init__(self, connection: WebSocketConnection, wire: Wire) -> None:
+    def __init__(self, connection: trio_websocket.WebSocketConnection, wire: Wire) -> None:
         super().__init__(MAX_HEADER)
         self._connection = connection
         self._wire = wire
@@ -65,7 +64,7 @@ class WebSocketChannel(EncodedChannel):
                 message = bytes(view) if self.is_packed else str(view, "utf-8")
             try:
                 await self._connection.send_message(message)
-            except ConnectionClosed:
+            except trio_websocket.ConnectionClosed:
                 raise trio.BrokenResourceError from None
         elif self._connection.closed is not None and not self._broken:
             raise trio.BrokenResourceError
@@ -214,7 +213,7 @@ async def serve_websocket(
         bound = MessageBound(limits.max_message_bytes, is_known=False)
         wire, connection = Wire(stream, bound, upgrade.head, rest), None
         async with open_shielded() as reader:
-            with trio.move_on_after(limits.handshake_timeout), suppress(ConnectionClosed):
+            with trio.move_on_after(limits.handshake_timeout), suppress(trio_websocket.ConnectionClosed):
                 request = await trio_websocket.wrap_server_stream(
                     cast(trio.Nursery, ReaderNursery(reader, wire)),
                     wire,
