@@ -50,7 +50,8 @@ def at_prompt(terminal: Seen) -> None:
 
 def until_size(rows: int, cols: int) -> str:
     """Return what waits in a shell until its terminal has that size: it has others for a moment, to be painted anew."""
-    return f"until [ \"$(stty size)\" = '{rows} {cols}' ]; do sleep 0.05; done; echo it is $(stty size)"
+    # Asked once: it may have another again by the time that it is told.
+    return f"until size=$(stty size); [ \"$size\" = '{rows} {cols}' ]; do sleep 0.05; done; echo it is $size"
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:
