@@ -67,8 +67,8 @@ def test_it_is_a_login_shell_of_the_size_and_locale_of_the_terminal(url: str) ->
         assert "\nlogin_shell" in shown
         assert "on\n-bash xterm-256color de_DE.UTF-8 truecolor\n30 100" in shown
         terminal.resize(40, 120)
-        terminal.line("clear; stty size")
-        terminal.see("^40 120$")
+        terminal.line(f"clear; {until_size(40, 120)}")
+        terminal.see("^it is 40 120$")
         terminal.line("exit 7")
         assert terminal.end() == 7
 
