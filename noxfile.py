@@ -51,6 +51,7 @@ def _run_measured(session: nox.Session, *options: str, floor: int = 73) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)  # a test may have become another user
         env = {"COVERAGE_FILE": f"{folder}/data"}
+        session.run("pytest", "--collect-only", "-q", silent=True)  # compiles the tests once, and not in each process
         session.run("coverage", "run", "-m", "pytest", *SPREAD, *options, env=env)
         session.run("coverage", "combine", "--quiet", env=env)
         session.run("coverage", "report", f"--fail-under={floor}", env=env)

@@ -36,7 +36,7 @@ from execsrv.client.client import open_client
 from execsrv.limits import CLIENT_DEFAULTS, ClientConfig, ServerConfig
 from tests.elsewhere import own_network
 from tests.faults.daemon import running_daemon
-from tests.measured import choose, measured
+from tests.measured import choose, collecting, measured
 from tests.over_runner import WAYS, OverRunner, is_wanted
 from tests.peers import PATIENCE, Peer, open_peer
 from tests.processes import resident
@@ -83,7 +83,8 @@ def pytest_collection() -> Generator[None, object, object]:
     """Collect without looking for garbage, and never look through thousands of tests for it afterwards."""
     gc.disable()
     try:
-        return (yield)
+        with collecting():
+            return (yield)
     finally:
         gc.freeze()
         gc.enable()

@@ -6,6 +6,7 @@ what a sample reaches, all tests reach. `nox -s coverage` measures all, and has 
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,14 +38,29 @@ def choose(items: list[pytest.Item], *, everything: bool) -> None:
 
 
 @contextmanager
+def collecting() -> Iterator[None]:
+    """Have one process of many measure what modules do as they are loaded, since they do the same in each of them."""
+    is_first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+    with _paused(None if is_first else Coverage.current()):
+        yield
+
+
+@contextmanager
 def measured(item: pytest.Item) -> Iterator[None]:
     """Have coverage measure of a test what `choose` has noted."""
     with pytest.MonkeyPatch.context() as environment:
         if not item.stash.get(PROCESSES, False):
             environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        here = None if item.stash.get(ITSELF, False) else Coverage.current()
-        if here is not None:
-            here.stop()
+        with _paused(None if item.stash.get(ITSELF, False) else Coverage.current()):
+            yield
+
+
+@contextmanager
+def _paused(coverage: Coverage | None) -> Iterator[None]:
+    if coverage is not None:
+        coverage.stop()
+    try:
         yield
-        if here is not None:
-            here.start()
+    finally:
+        if coverage is not None:
+            coverage.start()
