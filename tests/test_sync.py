@@ -537,19 +537,30 @@ class Held:
     """A call that is held where no cancel reaches it, until it is let go."""
 
     def __init__(self) -> None:
-        self.is_over = threading.Event()
+        self.has_begun, self.is_over = threading.Event(), threading.Event()
         self._released = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
 
     async def wait(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         with trio.CancelScope(shield=True):
+            self.has_begun.set()
             await self._released.wait()
         self.is_over.set()
 
     def release(self) -> None:
-        assert self._token is not None
-        self._token.run_sync_soon(self._released.set)
+        if self._token is not None:
+            self._token.run_sync_soon(self._released.set)
+
+
+@contextmanager
+def held_call() -> Iterator[Held]:
+    """A call that is let go at the end of the block at the latest, or whoever leaves its client would wait for ever."""
+    held = Held()
+    try:
+        yield held
+    finally:
+        held.release()
 
 
 def until_main_waits_for_a_bell() -> None:
@@ -564,8 +575,11 @@ def until_main_waits_for_a_bell() -> None:
 
 
 @contextmanager
-def raising(*errors: BaseException, then: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Have signals raise these errors in this thread, one after the other, once it waits in the block."""
+def raising(*errors: BaseException, held: Held | None = None, releases: bool = False) -> Iterator[None]:
+    """Have signals raise these errors in this thread, one after the other, once it waits in the block.
+
+    It waits for the held call, if there is one, which is let go after the last of them if `releases` is set.
+    """
     raised = iter(errors)
     is_raised = threading.Event()
 
@@ -574,12 +588,15 @@ def raising(*errors: BaseException, then: Callable[[], object] = lambda: None) -
         raise next(raised)
 
     def send() -> None:
+        if held is not None:
+            held.has_begun.wait(PATIENCE)
         for _ in errors:
             until_main_waits_for_a_bell()
             is_raised.clear()
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
             is_raised.wait(PATIENCE)
-        then()
+        if held is not None and releases:
+            held.release()
 
     former = signal.signal(signal.SIGUSR1, handle)
     sending = threading.Thread(target=send)
@@ -603,10 +620,10 @@ def raising(*errors: BaseException, then: Callable[[], object] = lambda: None) -
 def test_what_interrupts_an_interrupted_call_is_raised_too(
     client: execsrv.sync.Client, errors: list[BaseException], expected: str
 ) -> None:
-    held = Held()
-    with raising(*errors, then=held.release), pytest.raises(BaseException, match=expected) as caught:
-        client._wait(held.wait)
-    assert held.is_over.is_set()
+    with held_call() as held:
+        with raising(*errors, held=held, releases=True), pytest.raises(BaseException, match=expected) as caught:
+            client._wait(held.wait)
+        assert held.is_over.is_set()
     told = "".join(traceback.format_exception(caught.value))
     for kind in {type(error) for error in errors}:
         assert f"{kind.__name__}: " in told
@@ -650,12 +667,11 @@ def test_a_second_interrupt_leaves_a_call_behind_that_does_not_end(
     client: execsrv.sync.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("execsrv._portal.blocking.UNDO_SECONDS", 0)
-    held = Held()
-    with raising(KeyboardInterrupt(), KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
-        client._wait(held.wait)
-    assert not held.is_over.is_set()
-    assert client.run(["echo", "a"], text=True).stdout == "a\n"
-    held.release()
+    with held_call() as held:
+        with raising(KeyboardInterrupt(), KeyboardInterrupt(), held=held), pytest.raises(KeyboardInterrupt):
+            client._wait(held.wait)
+        assert not held.is_over.is_set()
+        assert client.run(["echo", "a"], text=True).stdout == "a\n"
 
 
 def test_an_interrupt_that_nobody_catches_ends_the_program_and_all_of_it() -> None:
