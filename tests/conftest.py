@@ -103,10 +103,14 @@ def _is_wanted(item: pytest.Item, *, slow: bool) -> bool:
     return is_wanted(getattr(getattr(item, "module", None), "__name__", ""), test, transport, slow=slow)
 
 
-def _left_out(items: list[pytest.Item]) -> set[pytest.Item]:
-    """The cases that run with --slow only: of a test with `few` all but so many, and half of one over the transports.
+SAME_ELSEWHERE = {"transport", "run_args", "place"}
+"""Fixtures that have the same done in several places: over each transport, by `execsrv run` here and on a server."""
 
-    They are drawn by lot, always the same for one test and others for another: so each transport has its turn.
+
+def _left_out(items: list[pytest.Item]) -> set[pytest.Item]:
+    """The cases that run with --slow only: of a test with `few` all but so many, and half of one in several places.
+
+    They are drawn by lot, always the same for one test and others for another: so each place has its turn.
     """
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
@@ -116,7 +120,7 @@ def _left_out(items: list[pytest.Item]) -> set[pytest.Item]:
     for test, all_of_it in cases.items():
         if (few := all_of_it[0].get_closest_marker("few")) is not None:
             [count] = few.args or [1]
-        elif "transport" in getattr(all_of_it[0], "fixturenames", ()):
+        elif SAME_ELSEWHERE.intersection(getattr(all_of_it[0], "fixturenames", ())):
             count = (len(all_of_it) + 1) // 2
         else:
             continue
