@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,7 +112,7 @@ async def seen(watched: WatchedScreen, wanted: str | Callable[[Screen], bool]) -
 
 def has(row: int, text: str) -> Callable[[Screen], bool]:
     """Is true of a screen with a row that begins so: programs draw in pieces."""
-    return lambda screen: screen.rows[row].startswith(text)
+    return lambda screen: "".join(screen.rows[row : row + 1]).startswith(text)
 
 
 async def test_a_screen_beside_the_readers(server: Server) -> None:
@@ -278,6 +279,59 @@ async def test_the_end_of_a_watched_screen_is_told(server: Server) -> None:
         with trio.fail_after(PATIENCE), pytest.raises(EOFError, match="and 'more' is not on its screen:\nonly this"):
             await watched.wait_for("more")
         assert watched.now.text == "only this"
+
+
+async def test_what_a_program_draws_at_a_new_size_is_drawn_in_it(server: Server) -> None:
+    client = await server.client()
+    code = """
+import os, signal
+
+def draw(*_):
+    columns, rows = os.get_terminal_size(1)
+    os.write(1, b"\\x1b[2J\\x1b[%d;%dHCORNER" % (rows, columns - 5))
+
+signal.signal(signal.SIGWINCH, draw)
+draw()
+while True:
+    signal.pause()
+"""
+    async with (
+        client.start([sys.executable, "-c", code], tty=True, size=(24, 80)) as process,
+        process.watch_screen() as watched,
+    ):
+        for rows, columns in ((24, 80), (40, 120), (10, 30)):
+            await process.resize(rows, columns)
+            screen = await seen(watched, has(rows - 1, "CORNER".rjust(columns)))
+            assert screen.size == (rows, columns)
+
+
+async def test_nobody_waits_for_the_output_that_a_watched_screen_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("execsrv.client.screen._READ_SECONDS", 1000.0)
+    async with (
+        execsrv.connect_in_process() as client,
+        client.start(["cat"], tty=True, size=(10, 40)) as process,
+        process.watch_screen() as watched,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(PATIENCE):
+            assert (await process.screen()).size == (10, 40)
+            async with process.watch_screen() as other:
+                await process.resize(12, 60)
+                await other.wait_for(lambda screen: screen.size == (12, 60))
+            await watched.wait_for(lambda screen: screen.size == (12, 60))
+
+
+async def test_who_waits_for_a_screen_behind_its_block_is_told() -> None:
+    async with execsrv.connect_in_process() as client, client.start(["cat"], tty=True) as process:
+
+        async def wait() -> None:
+            with trio.fail_after(PATIENCE), pytest.raises(trio.ClosedResourceError, match="of process p1 was left"):
+                await watched.wait_for("more")
+
+        async with trio.open_nursery() as nursery, process.watch_screen() as watched:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+        await wait()
 
 
 async def test_a_screen_that_does_not_come_in_time_is_in_the_error(server: Server) -> None:

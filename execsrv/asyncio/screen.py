@@ -22,8 +22,8 @@ class WatchedScreen(Held, of=TrioWatchedScreen):
     async def wait_for(self, wanted: str | Callable[[Screen], bool], *, timeout: float | None = None) -> Screen:
         """Wait until that text is on it, or until a function of the screen is true of it, and return the screen.
 
-        Raises `WaitTimeoutError` after `timeout` seconds, with the screen in its text, and `EOFError` at the end of
-        all. Cancelling loses nothing.
+        Raises `WaitTimeoutError` after `timeout` seconds, with the screen in its text, `EOFError` at the end of all,
+        and `trio.ClosedResourceError` behind its block. Cancelling loses nothing.
         """
         return await self._take("wait_for", wanted, timeout=timeout)
 

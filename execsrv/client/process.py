@@ -223,6 +223,8 @@ class Process(Dialogue, Reading, metaclass=Given):
         await self._mirror.calls.call("process/resize", ProcessResize(self.id, rows, cols, xpixel, ypixel), Nothing)
         for tap in self._mirror.taps:
             tap.resized(rows, cols)
+        if self._drawing is not None:
+            self._drawing.resized()
 
     async def snapshot(self) -> ProcessSnapshot:
         """Return what the server retains: how the process stands, and the beginning and the end of each stream."""

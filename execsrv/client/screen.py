@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec import Struct
 
-from execsrv._nursery import open_helpers
+from execsrv._nursery import happened, open_helpers
 from execsrv.client.inside import mirror_of
 from execsrv.client.parameters import seconds
 from execsrv.errors import (
@@ -73,29 +73,56 @@ class Drawing:
         self._drawn = 0  # bytes of the entry behind that
         self._missed = False
         self._turn = trio.Lock()
+        self.news = trio.lowlevel.ParkingLot()
+        self.has_new_size = trio.Event()
 
-    async def update(self, wait: float = 0) -> bool:
-        """Draw what was printed until now, after waiting up to `wait` seconds for some. Return False at its end.
+    async def update(self) -> bool:
+        """Draw what was printed until now. Return False at its end.
 
         What is printed meanwhile is for the next time: of a program that prints on and on there is no end.
         """
         async with self._turn:
-            emulator, next_seq = await self._sized()
+            until = None
             while True:
-                ask = ProcessRead(self._process.id, self._after, None, round(wait * 1000))
-                read = await mirror_of(self._process).calls.call("process/read", ask, ProcessOutputRead)
-                self._missed = self._missed or read.gap is not None
-                for chunk in read.chunks:
-                    if chunk.seq != self._after + 1:
-                        self._drawn = 0  # it is another than was begun
-                    while piece := chunk.chunk[self._drawn : self._drawn + _STEP_BYTES]:
-                        emulator.feed(piece)
-                        self._drawn += len(piece)
-                        await trio.lowlevel.checkpoint()
-                    self._after, self._drawn = chunk.seq, 0
-                self._after = read.next_seq - 1
-                if wait or read.next_seq >= next_seq:
+                read = await self._read()
+                next_seq = await self._draw(read)
+                until = next_seq if until is None else until
+                if read.next_seq >= until:
                     return not read.closed
+
+    async def follow(self) -> bool:
+        """Wait a while for output, and draw it. Return False at its end. Others may draw meanwhile."""
+        after, read = self._after, await self._read(_READ_SECONDS)
+        async with self._turn:
+            if self._after == after:  # otherwise others have drawn it, or some of it
+                await self._draw(read)
+                return not read.closed
+        return True
+
+    def resized(self) -> None:
+        """Take note of a new size of the terminal, of which the program may say nothing."""
+        self.has_new_size.set()
+        self.has_new_size = trio.Event()
+
+    async def _read(self, wait: float = 0) -> ProcessOutputRead:
+        ask = ProcessRead(self._process.id, self._after, None, round(wait * 1000))
+        return await mirror_of(self._process).calls.call("process/read", ask, ProcessOutputRead)
+
+    async def _draw(self, read: ProcessOutputRead) -> int:
+        """Draw what was read, in the size that the terminal has by now. Return the number that the next output has."""
+        emulator, next_seq = await self._sized()
+        self._missed = self._missed or read.gap is not None
+        for chunk in read.chunks:
+            if chunk.seq != self._after + 1:
+                self._drawn = 0  # it is another than was begun
+            while piece := chunk.chunk[self._drawn : self._drawn + _STEP_BYTES]:
+                emulator.feed(piece)
+                self._drawn += len(piece)
+                await trio.lowlevel.checkpoint()
+            self._after, self._drawn = chunk.seq, 0
+        self._after = read.next_seq - 1
+        self.news.unpark_all()
+        return next_seq
 
     async def _sized(self) -> tuple[Emulator, int]:
         """Return the emulator in the size of the terminal, and the number that the next output has.
@@ -146,8 +173,8 @@ class WatchedScreen:
     def __init__(self, drawing: Drawing, process: Process) -> None:
         self._drawing = drawing
         self._process = process
-        self._news = trio.lowlevel.ParkingLot()
-        self._is_over = False
+        self._new_size = drawing.has_new_size
+        self._is_over = self._is_left = False
 
     @property
     def now(self) -> Screen:
@@ -162,8 +189,8 @@ class WatchedScreen:
     ) -> Screen:
         """Wait until that text is on it, or until a function of the screen is true of it, and return the screen.
 
-        Raises `WaitTimeoutError` after `timeout` seconds, with the screen in its text, and `EOFError` at the end of
-        all. Cancelling loses nothing.
+        Raises `WaitTimeoutError` after `timeout` seconds, with the screen in its text, `EOFError` at the end of all,
+        and `trio.ClosedResourceError` behind its block. Cancelling loses nothing.
         """
         patience = seconds("timeout", timeout, zero=True)
         with trio.move_on_after(patience):
@@ -171,19 +198,32 @@ class WatchedScreen:
             while not (wanted(self.now) if callable(wanted) else wanted in self.now.text):
                 if self._is_over:
                     raise EOFError(f"the terminal is at its end, and {wanted!r} is not on its screen:\n{self.now.text}")
-                await self._news.park()
+                if self._is_left:
+                    raise trio.ClosedResourceError(f"the block of the screen of process {self._process.id} was left")
+                await self._drawing.news.park()
             return self.now
         how = f"does not have {wanted!r} on its screen after {patience:g} s:\n{self.now.text}"
         raise WaitTimeoutError(self._process.argv, how)
 
     async def keep(self, answers: bool) -> None:
         """Draw what comes, until the end."""
-        async with open_helpers() as helpers:
-            if answers:
-                helpers.start_soon(self._answer)
-            while not self._is_over:
-                self._is_over = not await self._drawing.update(_READ_SECONDS)
-                self._news.unpark_all()
+        try:
+            async with open_helpers() as helpers:
+                helpers.start_soon(self._fit)
+                if answers:
+                    helpers.start_soon(self._answer)
+                while not self._is_over:
+                    self._is_over = not await self._drawing.follow()
+        finally:
+            self._is_left = True
+            self._drawing.news.unpark_all()
+
+    async def _fit(self) -> None:
+        """Draw in each new size, beside a read that may wait for long."""
+        while True:
+            await happened(self._new_size)
+            self._new_size = self._drawing.has_new_size
+            await self._drawing.update()
 
     async def _answer(self) -> None:
         """Give the program its answers. While it reads none, the picture goes on, and those beyond a bound are lost."""
@@ -193,14 +233,14 @@ class WatchedScreen:
                     continue
             except (StdinClosedError, ConnectionLostError):
                 pass  # nobody reads it any more
-            await self._news.park()
+            await self._drawing.news.park()
 
 
 @asynccontextmanager
 async def watch(process: Process, drawing: Drawing, answers: bool) -> AsyncIterator[WatchedScreen]:
     """Keep a screen up to date in the block."""
-    await drawing.update()
     screen = WatchedScreen(drawing, process)
+    await drawing.update()
     async with open_helpers() as helpers:
         helpers.start_soon(screen.keep, answers)
         yield screen
