@@ -70,11 +70,37 @@ def lines(emulator: Emulator) -> list[str]:
         (b"old\x1b[?1049h\x1b[Hnew\x1b[?1049l+", ["old+", "", "", ""]),
         (b"a\xff\xc3(b", ["a\ufffd\ufffd(b", "", "", ""]),
         (b"\x1b[?J\x1b[?5Ab", ["b", "", "", ""]),
+        (b"a\x1b[?3hb\x1b[?3;4lc\x1b[96hd", ["abcd", "", "", ""]),
     ],
 )
 def test_what_is_drawn_does_not_depend_on_the_pieces(data: bytes, expected: list[str]) -> None:
     assert lines(shown(data)) == expected
     assert lines(shown(*(data[at : at + 1] for at in range(len(data))))) == expected
+
+
+FULL = b"1\r\n2\r\n3\r\n4 is long"
+
+
+@pytest.mark.parametrize(
+    ("before", "size", "behind", "expected", "cursor"),
+    [
+        (FULL, (2, 20), b"x", ["3", "4 is longx"], (1, 10)),
+        (FULL, (2, 6), b"x", ["3", "4 is x"], (1, 6)),
+        (FULL, (5, 30), b"x\t\ty", ["1", "2", "3", "4 is longx".ljust(24) + "y", ""], (3, 25)),
+        (FULL, (2, 10), b"\r\t\tx", ["3", "4 is longx"], (1, 10)),
+        (FULL + b"\x1b[2;2H", (2, 20), b"x", ["1", "2x"], (1, 2)),
+        (FULL + b"\x1b[2;3r\x1b[4;2H", (2, 20), b"x\r\ny", ["4xis long", "y"], (1, 1)),
+        (FULL + b"\x1b[?1049h\x1b[Hnew", (2, 20), b"x", ["newx", ""], (0, 4)),
+        (FULL + b"\x1b[?1049h\x1b[Hnew", (2, 6), b"\x1b[?1049lx", ["3", "4 is x"], (1, 6)),
+    ],
+)
+def test_the_cursor_stays_with_its_text_at_a_new_size(
+    before: bytes, size: tuple[int, int], behind: bytes, expected: list[str], cursor: tuple[int, int]
+) -> None:
+    emulator = shown(before)
+    emulator.resize(*size)
+    emulator.feed(behind)
+    assert (lines(emulator), (emulator.cursor.y, emulator.cursor.x)) == (expected, cursor)
 
 
 def test_title_cursor_and_answers() -> None:
@@ -89,7 +115,7 @@ def test_title_cursor_and_answers() -> None:
 )
 def test_whatever_is_printed_is_drawn(pieces: list[bytes]) -> None:
     emulator = shown(*pieces)
-    assert len(emulator.display) == 4
+    assert (len(emulator.display), emulator.columns) == (4, 20)
 
 
 def test_a_sequence_without_end_is_not_kept() -> None:

@@ -1,8 +1,9 @@
 """A terminal emulator: pyte, with what it lacks for full-screen programs. Pure: no I/O. Needs the extra `screen`.
 
-Added are the alternate screen, sub-parameters of colours, wide characters of which one half was overwritten, and
-patience with sequences that pyte takes for text or for others. Whatever a program prints, feeding never raises, and
-keeps no more of an unfinished sequence than `_OPEN_BYTES`, and of answers that nobody takes than `_ANSWER_BYTES`.
+Added are the alternate screen, sizes that change with the cursor in its place, sub-parameters of colours, wide
+characters of which one half was overwritten, and patience with sequences that pyte takes for text or for others.
+Whatever a program prints, feeding never raises, and keeps no more of an unfinished sequence than `_OPEN_BYTES`, and of
+answers that nobody takes than `_ANSWER_BYTES`.
 """
 
 from __future__ import annotations
@@ -105,8 +106,31 @@ class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no ty
         if len(self.answers) + len(data) <= _ANSWER_BYTES:
             self.answers += data
 
+    def resize(self, lines: int | None = None, columns: int | None = None) -> None:
+        """Change the size, as xterm does: rows go at the top as far as the cursor needs it, others at the bottom."""
+        lines, columns = lines or self.lines, columns or self.columns
+        if (lines, columns) == (self.lines, self.columns):
+            return
+        for buffer, cursor in [(self.buffer, self.cursor), *([self._behind] if self._behind else [])]:
+            up = max(0, cursor.y - lines + 1)
+            cursor.y -= up
+            if columns < self.columns:
+                cursor.x = min(cursor.x, columns - 1)
+            for y in sorted(buffer):
+                row = buffer.pop(y)
+                for x in [x for x in row if x >= columns]:
+                    del row[x]
+                if 0 <= y - up < lines:
+                    buffer[y - up] = row
+        self.tabstops = {stop for stop in self.tabstops if stop < columns}
+        self.tabstops.update(stop for stop in range(8, columns, 8) if stop >= self.columns)
+        self.lines, self.columns = lines, columns
+        self.set_margins()
+        self.dirty.update(range(lines))
+
     def set_mode(self, *modes: int, **kwargs: Any) -> None:
         """Switch modes on."""
+        modes = _without_width(modes, **kwargs)
         if kwargs.get("private") and _ALTERNATE & set(modes) and not self.is_alternate:
             self._behind = self.buffer, copy.copy(self.cursor)
             self.is_alternate = True
@@ -117,6 +141,7 @@ class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no ty
 
     def reset_mode(self, *modes: int, **kwargs: Any) -> None:
         """Switch modes off."""
+        modes = _without_width(modes, **kwargs)
         super().reset_mode(*modes, **kwargs)
         if kwargs.get("private") and _ALTERNATE & set(modes) and self._behind is not None:
             self.buffer, self.cursor = self._behind
@@ -129,6 +154,11 @@ class Emulator(pyte.Screen):  # type: ignore[misc,unused-ignore]  # it has no ty
         """Begin anew, as ESC c has it."""
         self._behind, self.is_alternate = None, False
         super().reset()
+
+
+def _without_width(modes: tuple[int, ...], private: bool = False) -> tuple[int, ...]:
+    """Leave out the mode for 80 or 132 columns: a terminal keeps its size, as xterm does unless its user says so."""
+    return tuple(mode for mode in modes if mode != (3 if private else 3 << 5))  # as pyte has it among the others
 
 
 def _flat(parameter: str) -> str:
