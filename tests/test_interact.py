@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 import execsrv
 from tests.peers import PATIENCE
@@ -104,6 +105,30 @@ async def test_a_file_is_taken_for_keys(tmp_path: Path) -> None:
             with trio.fail_after(PATIENCE):
                 await process.interact(stdin=keys, stdout=output)
     assert (tmp_path / "output").read_bytes() == b"from a file\n"
+
+
+async def test_output_that_a_terminal_has_no_room_for_waits() -> None:
+    (reading, writing), keys = os.pipe(), os.open(os.devnull, os.O_RDONLY)
+    os.set_blocking(writing, False)
+    shown = b""
+    with closing(keys):
+        async with (
+            trio.lowlevel.FdStream(reading) as stream,
+            execsrv.connect_in_process() as client,
+            client.start(["seq", "20000"]) as process,  # more than the pipe holds; and it has no input
+            trio.open_nursery() as nursery,
+        ):
+
+            @nursery.start_soon
+            async def show() -> None:
+                with closing(writing):
+                    await process.interact(stdin=keys, stdout=writing)
+
+            with trio.fail_after(PATIENCE):
+                await trio.testing.wait_all_tasks_blocked(0.1)  # the pipe is full
+                async for data in stream:
+                    shown += data
+    assert shown == b"".join(b"%d\n" % number for number in range(1, 20001))
 
 
 @pytest.mark.parametrize("error", [None, ValueError("of the filter")], ids=["end", "error"])

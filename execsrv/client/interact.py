@@ -56,7 +56,10 @@ async def interact(
                 shown = data if output_filter is None else output_filter(data)
                 while shown:
                     write = partial(os.write, stdout, shown)
-                    shown = shown[await trio.to_thread.run_sync(write, limiter=limiter, abandon_on_cancel=True) :]
+                    try:
+                        shown = shown[await trio.to_thread.run_sync(write, limiter=limiter, abandon_on_cancel=True) :]
+                    except BlockingIOError:  # others share it, and have it not wait
+                        await trio.lowlevel.wait_writable(stdout)
 
 
 async def _read_keys(typed: TypedAhead, stdin: int, escape: bytes, input_filter: Filter) -> None:
@@ -85,10 +88,12 @@ async def _read(stdin: int) -> bytes:
 
 async def _write_keys(typed: TypedAhead, process: Process) -> None:
     """Write what was read. Behind the end of the input, end the process's."""
+    reads_no_more = suppress(StdinClosedError)  # or never did, and its end comes as the end of its output
     while keys := await typed.next():
-        with suppress(StdinClosedError):  # it reads no more, and its end comes as the end of its output
+        with reads_no_more:
             await process.write(keys)
-    await process.close_stdin()
+    with reads_no_more:
+        await process.close_stdin()
 
 
 @contextmanager
