@@ -179,6 +179,36 @@ async def test_what_nobody_has_read_is_in_the_buffer_and_stays_there(server: Ser
         assert process.buffer == b"345"
 
 
+async def test_what_has_arrived_is_searched_in_one_piece(server: Server) -> None:
+    client = await server.client()
+    script = "for part in Pass 'word: 12' 34 '\\377'; do printf \"$part\"; read x; done"
+    async with client.start(["sh", "-c", script], stdin=True, text=True) as process:
+        with trio.fail_after(PATIENCE):
+            for part in (b"Pass", b": 12", b"34"):
+                await process.wait_for(output=part)
+                await process.sendline()
+            await process.wait_for(output=b"\xff")
+            assert await process.expect_exact(["Password", "Pass"], timeout=0) == 0
+            assert await process.expect([r"\d+", "word"], timeout=0) == 0
+            assert process.after == "1234"
+            with pytest.raises(UnicodeDecodeError):  # only now
+                await process.expect("more")
+
+
+async def test_all_that_has_arrived_is_searched_without_a_wait(server: Server) -> None:
+    client = await server.client(ClientConfig(window_bytes=8 << 20))
+    script = "head -c 3000000 /dev/zero; echo end"
+    async with client.start(["sh", "-c", script]) as process:
+        with trio.fail_after(PATIENCE):
+            await process.wait()
+            assert await process.expect_exact(["end", execsrv.TIMEOUT], timeout=0) == 0
+    async with client.start(["sh", "-c", script]) as process:
+        with trio.fail_after(PATIENCE):
+            await process.wait()
+            assert await process.expect([".+", execsrv.TIMEOUT], timeout=0) == 0
+            assert (len(process.after), process.buffer) == (3_000_004, b"")
+
+
 async def test_the_buffer_ends_where_output_is_missing(server: Server) -> None:
     client = await server.client(ClientConfig(window_bytes=65536))
     async with client.start(["sh", "-c", "head -c 3000000 /dev/zero; echo end"]) as process:

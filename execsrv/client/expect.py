@@ -39,7 +39,6 @@ MAX_UNMATCHED_BYTES = 512 * MIB
 _QUIET_SECONDS = 0.05
 """The silence after which a match is looked for in all that is kept."""
 
-_TAKEN_BYTES = 1 * MIB
 _SHOWN = 400
 """Bytes or characters of the last output that an error shows."""
 
@@ -77,8 +76,9 @@ class _Taken:
         del self._pending[stream]
         if rest:
             self._pending[stream] = Chunk(chunk.seq, stream, rest, chunk.at_ms)
-        whole = chunk.chunk[: len(chunk.chunk) - len(rest)]
-        self._pieces.append(_Piece(Chunk(chunk.seq, stream, whole, chunk.at_ms), text))
+            chunk = Chunk(chunk.seq, stream, chunk.chunk[: -len(rest)], chunk.at_ms)
+        if chunk.chunk:
+            self._pieces.append(_Piece(chunk, text))
         return text
 
     def end(self) -> Any:
@@ -92,12 +92,15 @@ class _Taken:
         front: list[Chunk] = []
         rest: list[Chunk] = []
         for chunk, text in self._pieces:
-            cut = len(chunk.chunk) if len(text) <= end else self._bytes_of(chunk.chunk, end) if end else 0
-            if cut:
+            if not end:
+                rest.append(chunk)
+            elif len(text) <= end:
+                front.append(chunk)
+                end -= len(text)
+            else:
+                cut, end = self._bytes_of(chunk.chunk, end), 0
                 front.append(Chunk(chunk.seq, chunk.stream, chunk.chunk[:cut], chunk.at_ms))
-            if len(text) > end:
                 rest.append(Chunk(chunk.seq, chunk.stream, chunk.chunk[cut:], chunk.at_ms))
-            end = max(0, end - len(text))
         return front, [*rest, *self._pending.values()]
 
     def _bytes_of(self, data: bytes, characters: int) -> int:
@@ -136,7 +139,8 @@ class Expecting:
         self._mode = mirror.text
         self._searcher = searcher
         self._taken = _Taken(self._mode, process.id)
-        self._search: Search[Any] = Search(b"" if self._mode is None else "", searcher, window)
+        self._empty: Any = b"" if self._mode is None else ""
+        self._search: Search[Any] = Search(self._empty, searcher, window)
         self._entries: deque[Chunk | Gap] = deque()
         self._found: tuple[int, int, int] | None = None
         self._is_over = False
@@ -191,31 +195,37 @@ class Expecting:
         return self._take() or (None if self._reader.inbox.closed else [])
 
     def _take(self) -> list[Chunk | Gap] | None:
-        entries: list[Chunk | Gap] = []
-        size = 0
-        while size < _TAKEN_BYTES and (entry := self._reader.inbox.take()) is not None:
-            if isinstance(entry, Chunk | Gap):
-                entries.append(entry)
-                size += len(entry.chunk) if isinstance(entry, Chunk) else 0
-            if isinstance(entry, Gap):
-                break
-        return entries or None
+        """Return all that is there, None for nothing: no more than the window."""
+        entries = self._reader.inbox.take_all() or ()
+        return [entry for entry in entries if isinstance(entry, Chunk | Gap)] or None
 
     def _take_in(self, entries: list[Chunk | Gap] | None) -> None:
         """Search output that was taken, None for the end of it."""
         self._is_over = entries is None
         self._entries.extend(entries or ())
-        while self._entries and self._found is None:
-            entry = self._entries.popleft()
-            if isinstance(entry, Gap):
-                check_missed(self._process, entry)
-            else:
-                self._found = self._search.add(self._taken.add(entry))
-        if self._is_over and self._mode is not None:
-            self._found = self._search.add(self._taken.end())
+        self._search_entries()
+        while self._found is None and self._entries and isinstance(gap := self._entries.popleft(), Gap):
+            check_missed(self._process, gap)
+            self._search_entries()
         if self._search.size > MAX_UNMATCHED_BYTES and self._found is None:
             message = f"process {self._process.id} printed more than {MAX_UNMATCHED_BYTES} bytes without a match"
             raise LimitExceededError(message, limit="max_unmatched_bytes", value=MAX_UNMATCHED_BYTES)
+
+    def _search_entries(self) -> None:
+        """Search all output up to where some is missing, in one piece: what may match does not depend on the pieces."""
+        texts: list[Any] = []
+        failure: UnicodeDecodeError | None = None
+        try:
+            while self._entries and isinstance(entry := self._entries[0], Chunk):
+                self._entries.popleft()
+                texts.append(self._taken.add(entry))
+            if self._is_over and self._mode is not None:
+                texts.append(self._taken.end())
+        except UnicodeDecodeError as error:
+            failure = error
+        self._found = self._search.add(self._empty.join(texts))
+        if failure is not None and self._found is None:
+            raise failure
 
     def _without(self, marker: Any, how: str) -> int:
         """Return the index of `EOF` or `TIMEOUT`, which came instead of a match, or raise it."""
