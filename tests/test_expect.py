@@ -209,6 +209,14 @@ async def test_all_that_has_arrived_is_searched_without_a_wait(server: Server) -
             assert (len(process.after), process.buffer) == (3_000_004, b"")
 
 
+async def test_a_long_match_is_found_in_a_silence(server: Server) -> None:
+    script = "printf begin; head -c 2000000 /dev/zero; printf end; exec sleep 1000"
+    async with (await server.client()).start(["sh", "-c", script]) as process:
+        with trio.fail_after(PATIENCE):
+            assert await process.expect(rb"begin(\0+)end", timeout=None) == 0
+            assert len(process.match[1]) == 2_000_000
+
+
 async def test_the_buffer_ends_where_output_is_missing(server: Server) -> None:
     client = await server.client(ClientConfig(window_bytes=65536))
     async with client.start(["sh", "-c", "head -c 3000000 /dev/zero; echo end"]) as process:

@@ -37,7 +37,7 @@ MAX_UNMATCHED_BYTES = 512 * MIB
 """The most output that is kept while no pattern matches."""
 
 _QUIET_SECONDS = 0.05
-"""The silence after which a match is looked for in all that is kept."""
+"""The silence after which a match is looked for in all that is kept: for each MiB of it, and at least this."""
 
 _SHOWN = 400
 """Bytes or characters of the last output that an error shows."""
@@ -186,7 +186,8 @@ class Expecting:
 
     async def _wait(self) -> None:
         """Wait for output. When it is silent for a moment, look for what began long before."""
-        with trio.move_on_after(_QUIET_SECONDS if self._search.may_be_late else math.inf) as silence:
+        quiet = _QUIET_SECONDS * max(1, self._search.size / MIB)  # the search takes time in proportion to the size
+        with trio.move_on_after(quiet if self._search.may_be_late else math.inf) as silence:
             self._take_in(await self._reader.read(None, self._take))
         if silence.cancelled_caught:
             self._found = self._search.search_all()

@@ -14,7 +14,7 @@ from pexpect.expect import searcher_re, searcher_string
 
 from execsrv.client.inside import mirror_of
 from execsrv.errors import InvalidParamsError
-from execsrv.limits import KIB, MIB
+from execsrv.limits import KIB
 
 if TYPE_CHECKING:
     from execsrv.client.process import Process
@@ -23,9 +23,6 @@ T = TypeVar("T", str, bytes)
 
 _LOOKBACK = 8 * KIB
 """Distance before what is new in which a match of a regular expression is looked for at once."""
-
-_LATE_BYTES = 1 * MIB
-"""Text up to this is searched again as a whole when the process is silent."""
 
 
 class Search(Generic[T]):
@@ -49,8 +46,8 @@ class Search(Generic[T]):
 
     @property
     def may_be_late(self) -> bool:
-        """True while `search_all` is worth its time."""
-        return not self._is_one_pass and self._all_searched != self.size <= _LATE_BYTES
+        """True while `search_all` can find more than was found at once."""
+        return not self._is_one_pass and self._all_searched != self.size
 
     @property
     def text(self) -> T:
