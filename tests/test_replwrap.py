@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import pytest
 import trio
@@ -34,6 +35,19 @@ async def test_a_bash(server: Server) -> None:
             with pytest.raises(execsrv.EOF):
                 await shell.run_command("exit 3")
             assert (await shell.process.wait()).exit_code == 3
+
+
+async def test_a_long_line_is_run_whole() -> None:
+    async with execsrv.connect_in_process() as client, replwrap.bash(client) as shell:
+        with trio.fail_after(PATIENCE):
+            full = "echo " + "x" * 4090
+            assert await shell.run_command(full) == full[5:] + "\n"
+            words = "x!'\\t\x03ü" * 1000
+            command = f"cat <<'END' &&\n{words}\0\nEND\necho \"$n\" tail"
+            assert await shell.run_command(f"n=1\n{command}") == f"{words}\n1 tail\n"
+            with suppress(ValueError):  # not every bash shows then that it is not complete
+                await shell.run_command('echo "' + "x" * 5000)
+            assert await shell.run_command("echo on") == "on\n"
 
 
 async def test_a_python(server: Server) -> None:

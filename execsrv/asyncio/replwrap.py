@@ -62,6 +62,8 @@ def bash(client: Client, command: str = "bash", **options: Any) -> Opening[REPLW
     """Run a bash without its start-up files in a block.
 
     Other keywords are those of `Client.start`. What is no text is replaced by U+FFFD, unless `errors` says otherwise.
+    A command with a line of more than 4095 bytes is run whole, by an `eval`: if it is not complete, bash may only
+    complain in its output.
     """
     return client._enter(trio_bash, client, command, **options)
 

@@ -7,14 +7,16 @@ async with replwrap.bash(client) as shell:
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from execsrv.client.bash_words import MAX_LINE_BYTES, quoted
 from execsrv.client.client import Client
 from execsrv.client.inside import mirror_of
+from execsrv.client.text import TextMode, as_bytes
 from execsrv.errors import InvalidParamsError
 
 if TYPE_CHECKING:
@@ -38,16 +40,37 @@ _PLAIN = {"TERM": "dumb", "PYTHON_BASIC_REPL": "1", "PAGER": "cat", "NO_COLOR": 
 """Variables that keep interpreters from drawing."""
 
 
+def _lines(command: str, mode: TextMode) -> list[str]:
+    """Return the lines in which a command is typed."""
+    return _LINE_END.split(command)
+
+
+def _lines_for_bash(command: str, mode: TextMode) -> list[str]:
+    """Return the lines in which a command is typed to a bash: the words of an `eval`, where one is too long."""
+    lines = _LINE_END.split(command)
+    encoded = [bytes(as_bytes(line, mode, "command") or b"") for line in lines]
+    if max(map(len, encoded)) <= MAX_LINE_BYTES:
+        return lines
+    return ("eval " + quoted(b"\n".join(encoded))).split("\n")
+
+
 class REPLWrapper:
     """An interpreter that waits at its prompt. The process must be started for text, and show nothing of what is typed.
 
     Made by `wrap`, `bash` and `python`. `process` is there for all else.
     """
 
-    def __init__(self, process: Process, prompt: str, continuation_prompt: str | None) -> None:
+    def __init__(
+        self,
+        process: Process,
+        prompt: str,
+        continuation_prompt: str | None,
+        lines_of: Callable[[str, TextMode], list[str]] = _lines,
+    ) -> None:
         self.process = process
         self.prompt = prompt
         self.continuation_prompt = continuation_prompt
+        self._lines_of = lines_of
         self._owed = 0  # prompts for lines of a command that was given up
         self._is_open = False  # its last line waits for more
 
@@ -66,10 +89,11 @@ class REPLWrapper:
             raise TypeError(f"command must be a string, got {type(command).__name__}")
         if not command:
             raise ValueError("command must not be empty")
+        lines = self._lines_of(command, mirror_of(self.process).text or TextMode())
         await trio.lowlevel.checkpoint_if_cancelled()  # from here on a cancel leaves it busy
         await self._come_to_prompt(timeout)
         printed: list[str] = []
-        for line in _LINE_END.split(command):
+        for line in lines:
             self._owed += 1
             await self.process.sendline(line)
             await self.wait_prompt(timeout)
@@ -178,13 +202,16 @@ async def bash(client: Client, command: str = "bash", **options: Any) -> AsyncIt
     """Run a bash without its start-up files in a block.
 
     Other keywords are those of `Client.start`. What is no text is replaced by U+FFFD, unless `errors` says otherwise.
+    A command with a line of more than 4095 bytes is run whole, by an `eval`: if it is not complete, bash may only
+    complain in its output.
     """
     # What is written in between is not shown, so a command that prints its environment prints no prompt.
     first, rest = PROMPT[:5] + r"\[\]", PROMPT[5:]
     prompts = {"PS1": first + rest, "PS2": first + CONTINUATION_PROMPT[5:]}
     argv = [command, "--norc", "--noprofile", "--noediting", "-i"]
     async with _started(client, argv, options, prompts) as process:
-        yield await wrap(process, PROMPT)
+        await wrap(process, PROMPT)
+        yield REPLWrapper(process, PROMPT, CONTINUATION_PROMPT, _lines_for_bash)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ from swerex.utils.log import get_logger
 
 import execsrv
 from execsrv.asyncio import Client, Process
+from execsrv.client.bash_words import quoted
 from execsrv.errors import FileError, NotFoundError, SpawnError, StdinClosedError
 
 _BASH = ["/usr/bin/env", "bash"]
@@ -34,8 +35,6 @@ _TEXT: dict[str, Any] = {"text": True, "errors": "backslashreplace"}
 _TERMINAL: dict[str, Any] = {"tty": True, "modes": {"echo": False, "onlcr": False}, **_TEXT}
 
 _CONTROLS = re.compile(r"\x1b[@-_][0-?]*[ -/]*[@-~]")
-_PIECE = 500
-"""Bytes of a command in one line that is typed. A terminal passes on at most 4095 of a line."""
 _EXIT_CODE_SECONDS = 1
 """Time that a command has to end once it has printed what was expected of it."""
 
@@ -63,7 +62,7 @@ class _Session:
         prompt = rf"<{self._mark}:{self._number}:(\d+)>"
         # The command may have set a prompt. With the `\[\]`, which is not shown, a `set -x` prints none.
         shown = rf'PS1="<{self._mark}\[\]:{self._number}:$?>" PS2= PS0=; unset PROMPT_COMMAND'
-        await self._send(f"eval {_quoted(action.command)}; {{ {shown}; }} 2>/dev/null")
+        await self._send(f"eval {quoted(action.command.encode())}; {{ {shown}; }} 2>/dev/null")
         expected = await self._expect([*action.expect, prompt], action)
         output, is_over = self._output(), expected == prompt
         if not is_over and action.check != "ignore":
@@ -227,14 +226,6 @@ class ExecsrvRuntime(rex.AbstractRuntime):
     def _path(self, name: str) -> str:
         """Return the absolute path of what counts from the server's directory."""
         return posixpath.join(unquote(urlsplit(self._client.info.cwd or "file:///").path), name)
-
-
-def _quoted(command: str) -> str:
-    """Return a command as one word of bash, in lines that a terminal passes on, without a byte that it acts on."""
-    data = command.encode()
-    pieces = [data[at : at + _PIECE] for at in range(0, len(data) or 1, _PIECE)]
-    plain = {byte: chr(byte) for byte in range(0x20, 0x7F) if byte not in b"'\\!"}
-    return "\\\n".join("$'" + "".join(plain.get(byte, f"\\x{byte:02x}") for byte in piece) + "'" for piece in pieces)
 
 
 def _failed(action: Any, how: str) -> str:
