@@ -55,6 +55,20 @@ async def test_a_place_to_go_on_from(server: Server, pattern: Any) -> None:
                 await process.wait_for(output=pattern, after=second, timeout=0.1)
 
 
+async def test_a_place_is_where_the_match_ends_though_it_looks_ahead(server: Server) -> None:
+    client = await server.client()
+    script = "for part in foo b ar; do printf $part; read x; done"
+    async with client.start(["sh", "-c", script], stdin=True) as process:
+        with trio.fail_after(PATIENCE):
+            for part in (b"foo", b"b"):
+                await process.wait_for(output=part)
+                await process.sendline()
+            found = await process.wait_for(output="foo(?=bar)")
+            assert (found.match[0], found.seq, found.offset) == ("foo", 1, 3)
+            for pattern in ("bar", "b[a]r"):
+                assert (await process.wait_for(output=pattern, after=found)).offset == 2
+
+
 async def test_a_match_grows_as_long_as_output_comes(server: Server) -> None:
     client = await server.client()
     script = "printf 'port 80'; read x; printf '80.'; exec sleep 1000"

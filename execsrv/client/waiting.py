@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
+from collections import defaultdict, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,6 +62,35 @@ class Happened(Struct, frozen=True, kw_only=True):
     input: InputWait | None = None
 
 
+class _Recent:
+    """The last output of one stream, and where its pieces are."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self._pieces: deque[tuple[int, int, int]] = deque()  # numbers in the log, offsets there, and sizes
+
+    def add(self, chunk: Chunk, skip: int) -> None:
+        """Add a chunk without its first bytes, and forget what lies too far before it."""
+        beyond = max(0, len(self.data) - _LOOKBACK) // 4 * 4  # a character has up to four bytes
+        new = chunk.chunk[skip:]
+        self.data = self.data[beyond:] + new
+        while beyond:
+            seq, offset, size = self._pieces.popleft()
+            if size > beyond:
+                self._pieces.appendleft((seq, offset + beyond, size - beyond))
+            beyond = max(0, beyond - size)
+        self._pieces.append((chunk.seq, skip, len(new)))
+
+    def place(self, end: int) -> tuple[int, int]:
+        """Return the number of the piece in which the first `end` bytes end, and the offset there."""
+        *earlier, (last, offset, _) = self._pieces
+        for seq, start, size in earlier:  # it ends there where a pattern looks ahead
+            if end <= size:
+                return seq, start + end
+            end -= size
+        return last, offset + end
+
+
 class Wait:
     """One wait: what the server sees, and what only a regular expression does."""
 
@@ -74,7 +104,7 @@ class Wait:
         self._scope = trio.CancelScope()
         self._looked = trio.lowlevel.ParkingLot()
         self._place = 0 if patterns else math.inf
-        self._recent: dict[Stream, bytes] = {}
+        self._recent: defaultdict[Stream, _Recent] = defaultdict(_Recent)
         self._growing: Happened | None = None
         self._missed = False
 
@@ -150,9 +180,9 @@ class Wait:
                 return
 
     def _look(self, chunk: Chunk, skip: int) -> None:
-        before = self._recent.get(chunk.stream, b"")
-        data = before + chunk.chunk[skip:]
-        self._recent[chunk.stream] = data[max(0, len(data) - _LOOKBACK) // 4 * 4 :]  # a character has up to four bytes
+        recent = self._recent[chunk.stream]
+        recent.add(chunk, skip)
+        data = recent.data
         if self._happened is not None:
             return
         encoding = encoding_of(self._process)
@@ -176,14 +206,15 @@ class Wait:
                 first = start, end, index, match
         if first is not None:
             _, end, index, match = first
+            seq, offset = recent.place(end)
             happened = Happened(
                 kind="output",
                 match=match,
                 index=index,
                 stream=chunk.stream,
                 missed=self._missed,
-                seq=chunk.seq,
-                offset=end - len(before) + skip,
+                seq=seq,
+                offset=offset,
             )
             if match.end() < len(match.string):
                 self._decide(happened)
