@@ -153,6 +153,15 @@ async def test_a_timeout_and_a_cancel_lose_nothing(server: Server) -> None:
             assert process.before == b"one two "
 
 
+async def test_bytes_without_a_character_are_there_after_a_timeout(server: Server) -> None:
+    client = await server.client()
+    async with client.start(["printf", r"\377\376"], encoding="ascii", errors="ignore") as process:
+        with trio.fail_after(PATIENCE):
+            await process.wait_for(output=b"\xfe")
+            assert await process.expect(["more", execsrv.TIMEOUT], timeout=0) == 1
+            assert await process.stdout.receive_some() == b"\xff\xfe"
+
+
 async def test_what_nobody_has_read_is_in_the_buffer_and_stays_there(server: Server) -> None:
     client = await server.client()
     script = "printf 'one two three'; read x; printf ' f\\303'; read x; printf '\\274nf'"

@@ -236,6 +236,14 @@ async def test_a_mark_in_front_of_each_write_is_refused(client: execsrv.Client, 
         assert (await process.communicate("a", encoding=encoding)).stdout == "a"
 
 
+@pytest.mark.parametrize("encoding", ["iso2022_jp", "ISO-2022-KR", "hz", "utf-7"])
+async def test_an_encoding_with_a_shift_state_is_refused(encoding: str) -> None:
+    async with execsrv.connect_in_process() as client:
+        with pytest.raises(execsrv.InvalidParamsError, match="without a shift state, such as utf-8, got"):
+            await client.start(["cat"], stdin=True, encoding=encoding).__aenter__()
+        assert (await client.run(["cat"], input="\u4e2d\n", encoding=encoding)).stdout == "\u4e2d\n"
+
+
 async def test_text_that_does_not_decode_is_an_error_and_still_there(client: execsrv.Client) -> None:
     async with client.start(["printf", r"good\nb\303d\nrest"], text=True) as process:
         lines = process.lines()

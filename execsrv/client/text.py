@@ -53,13 +53,25 @@ def text_mode(text: bool | None, encoding: str | None, errors: str | None) -> Te
 def process_text(text: bool | None, encoding: str | None, errors: str | None) -> TextMode | None:
     """Return how text of a process is asked for, which comes and goes in pieces, None where bytes are.
 
-    Raises `InvalidParamsError` for an encoding that begins each piece with a byte order mark.
+    Raises `InvalidParamsError` for an encoding that begins each piece with a byte order mark, or whose bytes mean
+    something else behind others.
     """
     mode = text_mode(text, encoding, errors)
     if mode is not None and "".encode(mode.encoding):
         message = f"encoding: a process needs one without a byte order mark, such as utf-16-le, got {mode.encoding!r}"
         raise InvalidParamsError(message, field="encoding")
+    if mode is not None and _has_state(mode.encoding):
+        message = f"encoding: a process needs one without a shift state, such as utf-8, got {mode.encoding!r}"
+        raise InvalidParamsError(message, field="encoding")
     return mode
+
+
+def _has_state(encoding: str) -> bool:
+    """Return whether what bytes mean depends on those before them: no rest of such a text can be read by itself."""
+    try:
+        return "\u4e2d\u4e2d".encode(encoding) != 2 * "\u4e2d".encode(encoding)
+    except UnicodeError:
+        return False
 
 
 def as_bytes(data: Data | str | None, mode: TextMode | None, name: str = "input") -> Data | None:
