@@ -153,6 +153,19 @@ async def test_a_timeout_and_a_cancel_lose_nothing(server: Server) -> None:
             assert process.before == b"one two "
 
 
+@pytest.mark.parametrize("pattern", ["", "x*", ".*"])
+async def test_nothing_at_all_is_a_match_for_some(pattern: str) -> None:
+    async with execsrv.connect_in_process() as client, client.start(["cat"], stdin=True, text=True) as process:
+        with trio.fail_after(PATIENCE):
+            assert await process.expect(["more", pattern], timeout=None) == 1
+            assert (process.before, process.after) == ("", "")
+            assert await process.expect_exact(["more", ""], timeout=None) == 1
+            await process.sendline("xyz")
+            await process.wait_for(output="z")
+            assert await process.expect(pattern) == 0
+            assert process.after == {"": "", "x*": "x", ".*": "xyz\n"}[pattern]
+
+
 async def test_bytes_without_a_character_are_there_after_a_timeout(server: Server) -> None:
     client = await server.client()
     async with client.start(["printf", r"\377\376"], encoding="ascii", errors="ignore") as process:

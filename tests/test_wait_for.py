@@ -200,3 +200,9 @@ async def test_what_cannot_be_waited_for(words: dict[str, Any], error: type[Exce
     async with execsrv.connect_in_process() as client, client.start(["sleep", "1000"]) as process:
         with pytest.raises(error, match=re.escape(complaint)):
             await process.wait_for(**words)
+
+
+async def test_what_an_encoding_does_not_have_cannot_be_waited_for() -> None:
+    async with execsrv.connect_in_process() as client, client.start(["cat"], stdin=True, encoding="latin-1") as process:
+        with pytest.raises(InvalidParamsError, match=r"output: 'latin-1' codec can't encode .* in '\u20ac'"):
+            await process.wait_for(output="\u20ac")

@@ -39,7 +39,7 @@ class Search(Generic[T]):
         self._pieces: list[T] = []
         self._recent: T = empty
         self.size = 0
-        self._all_searched = 0
+        self._all_searched = -1
         longest = getattr(searcher, "longest_string", None)
         self._is_one_pass = longest is not None or window is not None
         self._lookback = max(0, longest - 1) if longest is not None else window or _LOOKBACK
@@ -57,8 +57,11 @@ class Search(Generic[T]):
         return self._pieces[0] if self._pieces else self._empty
 
     def add(self, piece: T) -> tuple[int, int, int] | None:
-        """Search what comes next. Return the index of a pattern, the start and the end of its match, or None."""
-        if not piece:
+        """Search what comes next. Return the index of a pattern, the start and the end of its match, or None.
+
+        The first piece is searched also if it is empty: there are patterns that match nothing at all.
+        """
+        if not piece and self._pieces:
             return None
         self._pieces.append(piece)
         self.size += len(piece)

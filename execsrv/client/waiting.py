@@ -245,7 +245,10 @@ def compiled(output: Any) -> list[re.Pattern[Any]]:
 
 
 def literals(process: Process, patterns: list[re.Pattern[Any]]) -> list[bytes] | None:
-    """Return the byte strings that patterns stand for, None where not all of them do."""
+    """Return the byte strings that patterns stand for, None where not all of them do.
+
+    Raises `InvalidParamsError` for one that the encoding of the process does not have.
+    """
     found: list[bytes] = []
     for pattern in patterns:
         source: str | bytes = pattern.pattern
@@ -256,7 +259,10 @@ def literals(process: Process, patterns: list[re.Pattern[Any]]) -> list[bytes] |
             return None
         plain = _ESCAPED.sub(rb"\1", plain)
         if isinstance(source, str):
-            plain = plain.decode().encode(encoding_of(process))
+            try:
+                plain = plain.decode().encode(encoding_of(process))
+            except UnicodeEncodeError as error:  # no output decodes to it
+                raise InvalidParamsError(f"output: {error} in {source!r}", field="output") from None
         if not 1 <= len(plain) <= 4096:
             return None
         found.append(plain)
