@@ -218,6 +218,31 @@ async def test_keeping_is_bounded(open_server: OpenServer) -> None:
                 pass
 
 
+async def test_nobody_has_all_that_may_be_kept() -> None:
+    """Nor any of it who may only ask whether the server is well: he has nothing to come back for."""
+    keep = {"clientName": "x", "keep": 60}
+    async with open_connections(Supervisor(), ServerConfig(max_kept=3)) as connections:
+        for wish in (keep, {"clientName": "x", "name": "a"}):
+            async with open_newcomer(connections, "probe", Role.HEALTH) as probe:
+                _, message, data = await probe.refused("initialize", wish)
+                assert message == "`initialize` with `name` or `keep` needs the role viewer, and this is a health"
+                assert data == {"kind": "forbidden", "role": "health", "needed": "viewer"}
+        async with (
+            open_member(connections, "one", Role.VIEWER, keep=60),
+            open_member(connections, "one", keep=60) as one,
+            open_newcomer(connections, "one") as third,
+        ):
+            _, message, data = await third.refused("initialize", keep)
+            assert message == "max_kept (2 for one principal) are there"
+            assert data == {"kind": "limit-exceeded", "limit": "max_kept", "value": 2}
+            async with open_member(connections, "two", keep=60):
+                said = await one.call("server/limits", {"settings": ["max_kept"]})
+                assert [(row["scope"], row["used"], row["most"]) for row in said["limits"]] == [
+                    ("server", 3, 3),
+                    ("principal", 2, 2),
+                ]
+
+
 async def test_nothing_is_kept_where_that_is_off(open_server: OpenServer) -> None:
     url = await open_server("unix", ServerConfig(max_keep=0)).url()
     with pytest.raises(ConnectionFailedError, match=r"keep is untilIdle: max_keep \(0 s\) would be exceeded"):
@@ -286,15 +311,22 @@ async def test_wishes_that_no_server_would_take(server: Server, wishes: dict[str
 
 
 @asynccontextmanager
-async def open_member(connections: Connections, who: str, role: Role = Role.OWNER, **hello: Any) -> AsyncIterator[Peer]:
-    """A peer of some user, with the handshake done. Leaving hangs up."""
+async def open_newcomer(connections: Connections, who: str, role: Role = Role.OWNER) -> AsyncIterator[Peer]:
+    """A peer of some user, before the handshake. Leaving hangs up."""
     ours, theirs = open_memory_pair()
     async with open_helpers() as nursery:
         nursery.start_soon(Conversation(theirs, connections, lambda token: Principal(who, role)).run)
         async with open_peer(ours) as peer:
-            await peer.call("initialize", {"clientName": who, **hello})
-            await peer.channel.send(Notification("initialized"))
             yield peer
+
+
+@asynccontextmanager
+async def open_member(connections: Connections, who: str, role: Role = Role.OWNER, **hello: Any) -> AsyncIterator[Peer]:
+    """The same, with the handshake done."""
+    async with open_newcomer(connections, who, role) as peer:
+        await peer.call("initialize", {"clientName": who, **hello})
+        await peer.channel.send(Notification("initialized"))
+        yield peer
 
 
 async def until_put_out(peer: Peer) -> Any:

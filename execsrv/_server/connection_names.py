@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import count
 
@@ -13,8 +14,9 @@ from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared, Terms, unknown
 from execsrv._server.visits import Visits
 from execsrv._wire.quoting import quoted
-from execsrv.errors import InvalidParamsError, LimitExceededError, NameTakenError
+from execsrv.errors import ForbiddenError, InvalidParamsError, LimitExceededError, NameTakenError
 from execsrv.limits import ServerConfig
+from execsrv.protocol.roles import Role
 from execsrv.protocol.sharing import MOST_NAME_CHARACTERS
 
 _NAME = r"[A-Za-z][A-Za-z0-9._-]*"
@@ -44,7 +46,14 @@ class Directory:
 
     def count_of(self, principal: Principal) -> int:
         """Return how many are somebody's."""
-        return sum(1 for shared in self._by_id.values() if shared.principal.name == principal.name)
+        return len(self._of(principal))
+
+    def kept_of(self, principal: Principal) -> int:
+        """Return how many of somebody's may go on without a channel."""
+        return sum(1 for shared in self._of(principal) if shared.terms.keep is not None)
+
+    def _of(self, principal: Principal) -> list[Shared]:
+        return [shared for shared in self._by_id.values() if shared.principal.name == principal.name]
 
     def add(
         self, principal: Principal, sessions: Sessions, visits: Visits, terms: Terms, life: trio.CancelScope
@@ -62,8 +71,12 @@ class Directory:
     def check(self, principal: Principal, terms: Terms, config: ServerConfig) -> None:
         """Refuse terms that a connection cannot have here.
 
-        Raises `InvalidParamsError`, `NameTakenError` and `LimitExceededError`.
+        Raises `ForbiddenError`, `InvalidParamsError`, `NameTakenError` and `LimitExceededError`.
         """
+        if principal.role < Role.VIEWER and (terms.name is not None or terms.keep is not None):
+            role, needed = principal.role.word, Role.VIEWER.word
+            text = f"`initialize` with `name` or `keep` needs the role {needed}, and this is a {role}"
+            raise ForbiddenError(text, role=role, needed=needed)
         if (name := terms.name) is not None:
             if len(name) > MOST_NAME_CHARACTERS or not re.fullmatch(_NAME, name):
                 text = (
@@ -81,6 +94,9 @@ class Directory:
         if self.kept >= (bound := config.max_kept):
             message = f"max_kept ({bound}) are there"
             raise LimitExceededError(message, limit="max_kept", value=bound)
+        if self.kept_of(principal) >= (share := kept_by_one(config)):
+            message = f"max_kept ({share} for one principal) are there"
+            raise LimitExceededError(message, limit="max_kept", value=share)
 
     def named(self, name: str, principal: Principal) -> Shared | None:
         """Return the connection of somebody with that name, unless it is ending."""
@@ -102,3 +118,8 @@ class Directory:
     def seen_by(self, visits: Visits) -> list[Shared]:
         """Return all connections that somebody may join, or has joined, oldest first."""
         return [shared for shared in self._by_id.values() if shared.role_of(visits)[0] is not None]
+
+
+def kept_by_one(config: ServerConfig) -> int:
+    """Return how many connections of one principal may be there that are kept."""
+    return math.ceil(config.max_kept * config.principal_percent / 100)

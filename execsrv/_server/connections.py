@@ -88,7 +88,7 @@ class Connections:
     async def open(self, principal: Principal, origin: str = "", terms: Terms = NO_TERMS) -> Connection:
         """Return a new connection of somebody, without a channel so far. Raises `LimitExceededError`.
 
-        `origin` is where it comes from, for the journal. Raises `NameTakenError` and `InvalidParamsError` for `terms`.
+        `origin` is where it comes from, for the journal. Raises what `Directory.check` does for `terms`.
         """
         if self.draining.is_set():
             raise NotReadyError("the server is shutting down")

@@ -77,7 +77,11 @@ class ConnectionSettings(Settings):
     max_kept: Annotated[
         Count,
         CONNECTIONS,
-        Meta(ge=0, description="Connections that may be there with `keep`. One more is refused."),
+        Meta(
+            ge=0,
+            description="Connections that may be there with `keep`. One more is refused. One principal may have"
+            " `principal_percent` of them.",
+        ),
     ] = 64
 
     resume_grace: Annotated[

@@ -11,6 +11,7 @@ from functools import cache
 from typing import get_args
 
 from execsrv._budget.allowance import Allowance
+from execsrv._server.connection_names import kept_by_one
 from execsrv._server.methods.table import Caller, handles
 from execsrv._wire.quoting import quoted
 from execsrv.errors import InvalidParamsError
@@ -41,13 +42,15 @@ def _counted(caller: Caller) -> Iterator[Ceiling]:
     if caller.principal.role is Role.OWNER:
         yield _row(caller, "max_connections", "server", directory.count)
         yield _row(caller, "max_kept", "server", directory.kept)
+    kept = directory.kept_of(caller.principal)
+    yield _row(caller, "max_kept", "principal", kept, kept_by_one(caller.config))
     yield _row(caller, "max_connections_per_principal", "principal", directory.count_of(caller.principal))
     seen = [shared.sessions for shared in directory.seen_by(caller.shared.visits)]
     yield _row(caller, "max_sessions_per_connection", "connection", max((each.running for each in seen), default=0))
     yield _row(caller, "retained_sessions", "connection", max((each.ended for each in seen), default=0))
     sessions = [session for each in seen for session in each]
-    kept = max((session.log.kept_bytes for session in sessions), default=0)
-    yield _row(caller, "retained_output_bytes_per_session", "session", kept)
+    retained = max((session.log.kept_bytes for session in sessions), default=0)
+    yield _row(caller, "retained_output_bytes_per_session", "session", retained)
     queued = max((session.stdin.queued_bytes for session in sessions), default=0)
     yield _row(caller, "queued_stdin_bytes", "session", queued)
 
