@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,40 @@ async def test_nothing_is_kept_where_that_is_off(open_server: OpenServer) -> Non
     with pytest.raises(ConnectionFailedError, match=r"keep is untilIdle: max_keep \(0 s\) would be exceeded"):
         async with connect(url, keep="untilIdle"):
             pass
+
+
+async def test_who_needs_a_place_gets_none_of_what_is_kept_or_shared_and_his_own_first() -> None:
+    config = ServerConfig(max_connections=6, resume_grace=600)
+    async with open_connections(Supervisor(), config) as connections, AsyncExitStack() as stack:
+
+        async def comes(who: str, **hello: Any) -> Peer:
+            return await stack.enter_async_context(open_member(connections, who, **hello))
+
+        async def leaves(peer: Peer, who: str, name: str) -> None:
+            await peer.channel.aclose()
+            with trio.fail_after(PATIENCE):
+                while connections.find(name, Principal(who, Role.OWNER)).deadline == math.inf:
+                    await trio.lowlevel.checkpoint()
+
+        await leaves(await comes("two", name="spare"), "two", "spare")
+        await leaves(await comes("one", name="kept", keep=600), "one", "kept")
+        granting, joined, guest = [await comes("one", name=name) for name in ("granting", "joined", "guest")]
+        await granting.call("connection/grant", {"role": "viewer"})
+        await guest.call("connection/join", {"connection": "joined"})
+        for peer, name in ((granting, "granting"), (joined, "joined"), (guest, "guest")):
+            await leaves(peer, "one", name)
+        await leaves(await comes("one", name="spare"), "one", "spare")
+
+        one = await comes("one")
+        with pytest.raises(UnknownConnectionError):
+            connections.find("spare", Principal("one", Role.OWNER))
+        connections.find("spare", Principal("two", Role.OWNER))
+        await comes("one")
+        async with open_newcomer(connections, "one") as last:
+            _, message, _ = await last.refused("initialize", {"clientName": "x"})
+        assert message == "max_connections (6) are open, 4 of them without a client: they wait to be resumed"
+        there = {each["name"] for each in (await one.call("connection/list"))["connections"]}
+        assert there == {"kept", "granting", "joined", "guest", None}
 
 
 # -- names --

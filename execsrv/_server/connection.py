@@ -89,8 +89,10 @@ class Connection:
 
     @property
     def is_waiting_for_nothing(self) -> bool:
-        """True where it waits to be resumed, and has nothing to come back for."""
-        return self.deadline < math.inf and self.is_empty
+        """True where it waits to be resumed, and has nothing to come back for. It is neither kept nor shared."""
+        is_kept = self.shared.terms.keep is not None
+        is_shared = self.shared.members or self.shared.grants or self.visits.members
+        return self.deadline < math.inf and self.is_empty and not is_kept and not is_shared
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""

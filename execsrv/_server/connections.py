@@ -94,8 +94,8 @@ class Connections:
             raise NotReadyError("the server is shutting down")
         self.directory.check(principal, terms, self.config)
         of_one = [each for each in self._by_id.values() if each.principal.name == principal.name]
-        self._check_room(of_one, "max_connections_per_principal", self.config.max_connections_per_principal)
-        self._check_room(self._by_id.values(), "max_connections", self.config.max_connections)
+        self._check_room(principal, of_one, "max_connections_per_principal", self.config.max_connections_per_principal)
+        self._check_room(principal, self._by_id.values(), "max_connections", self.config.max_connections)
         allowance = self.allowances.of(principal.name)
         allowance.for_connections.take(CONNECTION_BYTES)
         connection = Connection(
@@ -118,10 +118,11 @@ class Connections:
             connection.close()
             connection.allowance.for_connections.give(CONNECTION_BYTES)
 
-    def _check_room(self, connections: Collection[Connection], limit: str, bound: int) -> None:
+    def _check_room(self, principal: Principal, connections: Collection[Connection], limit: str, bound: int) -> None:
         """Raise `LimitExceededError` where there are as many as there may be.
 
-        Before, the one gives its place that has waited longest to be resumed, of those with nothing to come back for.
+        Before, the one gives its place that has waited longest to be resumed, of those with nothing to come back for:
+        one of the principal who asks, where there is any.
         """
         if len(connections) < bound:
             return
@@ -130,7 +131,7 @@ class Connections:
             absent = sum(connection.deadline < math.inf for connection in connections)
             rest = f", {absent} of them without a client: they wait to be resumed" if absent else ""
             raise LimitExceededError(f"{limit} ({bound}) are open{rest}", limit=limit, value=bound)
-        longest = min(waiting, key=lambda connection: connection.deadline)
+        longest = min(waiting, key=lambda each: (each.principal.name != principal.name, each.deadline))
         del self._by_id[longest.id]
         longest.end()
 
