@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -16,6 +18,7 @@ from execsrv.protocol import Failure, Notification
 from tests.conftest import BYTE_TRANSPORTS, OpenServer, Server
 from tests.peers import PATIENCE, Peer
 from tests.test_bad_input import open_raw
+from tests.web import Asked, head, open_web
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -179,13 +182,17 @@ async def test_one_user_has_a_share_of_the_connections(open_server: OpenServer, 
             await trio.sleep(0.01)
 
 
-async def started(server: Server, id: str) -> Peer:
-    """Connect and start a command. On a crowded machine that may come too late: then by another connection."""
+async def calling(server: Server, method: str, params: Any) -> Peer:
+    """Connect and call. On a crowded machine that may come too late: then by another connection."""
     while True:
         peer = await server.peer()
         with suppress(trio.BrokenResourceError, AssertionError):
-            await peer.start(id, ["sleep", "1000"])
+            await peer.call(method, params)
             return peer
+
+
+async def started(server: Server, id: str) -> Peer:
+    return await calling(server, "process/start", (await server.peer()).start_params(id, ["sleep", "1000"]))
 
 
 async def test_who_is_idle_for_too_long_has_to_leave(open_server: OpenServer, listening: str) -> None:
@@ -200,6 +207,40 @@ async def test_who_is_idle_for_too_long_has_to_leave(open_server: OpenServer, li
     await waits.call("process/terminate", {"processId": "b"})
     await waits.answer(wait)
     assert [each["processId"] for each in (await busy.call("process/list"))["processes"]] == ["a"]
+
+
+async def test_who_waits_to_be_told_of_something_is_not_idle(open_server: OpenServer, tmp_path: Path) -> None:
+    server = open_server("unix", ServerConfig(idle_connection_timeout=0.2))
+    all_is_sent = trio.Event()
+
+    async def slowly(asked: Asked) -> None:
+        await asked.send(head("Content-Length: 6") + b"abc")
+        await all_is_sent.wait()
+        await asked.send(b"def")
+
+    async with open_web() as web:
+        web.pages["/slow"] = slowly
+        host = await started(server, "a")
+        (own,) = [each for each in (await host.call("connection/list"))["connections"] if each["isOwn"]]
+        guest = await calling(server, "connection/join", {"connection": own["connectionId"]})
+        request = {"method": "GET", "url": web.url + "/slow", "requestId": "r", "streamResponse": True}
+        reader = await calling(server, "http/request", request)
+        watch = {"watchId": 1, "missing": [(tmp_path / "new").as_uri()]}
+        watcher = await calling(server, "fs/watchMissing", watch)
+        for _ in range(3):
+            await (await server.peer()).until_ended()
+        all_is_sent.set()
+        (tmp_path / "new").touch()
+        (own,) = [each for each in (await host.call("connection/list"))["connections"] if each["isOwn"]]
+        await host.call("connection/revoke", {"memberId": own["members"][0]["memberId"]})
+        await guest.until(lambda: "revoked" in [each["happened"] for each in told(guest, "connection/presence")])
+        await watcher.until(lambda: told(watcher, "fs/missingChanged"))
+        await reader.until(lambda: True in [each["done"] for each in told(reader, "http/request/bodyDelta")])
+        assert told(reader, "http/request/bodyDelta")[-1].get("error") is None
+
+
+def told(peer: Peer, method: str) -> list[Any]:
+    return [each.params for each in peer.heard if isinstance(each, Notification) and each.method == method]
 
 
 # -- connections that have nothing to come back for --

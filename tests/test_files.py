@@ -623,7 +623,7 @@ async def test_large_files_wait_until_the_answers_before_them_have_left(here: Pa
     config = ServerConfig(file_block_bytes=10)
     with trio.fail_after(PATIENCE):
         async with (
-            open_files(config, lambda: Allowance(config), tell, answers_left, rules_of) as get_files,
+            open_files(config, lambda: Allowance(config), tell, answers_left, rules_of) as (get_files, _),
             trio.open_nursery() as nursery,
         ):
             files = get_files()
@@ -652,7 +652,7 @@ async def test_a_close_that_does_not_come_to_its_thread_leaves_no_file_open(here
     config = ServerConfig()
     allowance = Allowance(config)
     with trio.fail_after(PATIENCE):
-        async with open_files(config, lambda: allowance, tell_nobody, nothing_to_wait_for, rules_of) as get_files:
+        async with open_files(config, lambda: allowance, tell_nobody, nothing_to_wait_for, rules_of) as (get_files, _):
             blocks = get_files().blocks
             await blocks.open(FileOpen(str(path), handle_id="h"))
             assert is_open(path)
@@ -837,7 +837,7 @@ async def test_an_open_that_is_refused_for_want_of_memory_keeps_neither_its_id_n
     path.write_bytes(b"content")
     config = ServerConfig(file_handles=1)
     allowance = Allowance(config)
-    async with open_files(config, lambda: allowance, tell_nobody, nothing_to_wait_for, rules_of) as get_files:
+    async with open_files(config, lambda: allowance, tell_nobody, nothing_to_wait_for, rules_of) as (get_files, _):
         blocks = get_files().blocks
         allowance.held.take(config.held_bytes)
         for _ in range(2):
@@ -867,9 +867,10 @@ async def test_a_watch_is_read_right_behind_its_request(memory_peer: Peer, here:
 async def test_a_watch_that_fails_late_leaves_the_next_of_its_id_alone(here: Path) -> None:
     config = ServerConfig(file_threads=1)
     with trio.fail_after(PATIENCE):
-        async with open_files(
-            config, lambda: Allowance(config), tell_nobody, nothing_to_wait_for, rules_of
-        ) as get_files:
+        async with open_files(config, lambda: Allowance(config), tell_nobody, nothing_to_wait_for, rules_of) as (
+            get_files,
+            _,
+        ):
             files = get_files()
             free = threading.Event()
             async with trio.open_nursery() as nursery:
@@ -897,7 +898,7 @@ async def test_changes_that_there_was_no_memory_for_are_told_as_lost(here: Path)
     config = ServerConfig()
     allowance = Allowance(config)
     with trio.fail_after(PATIENCE):
-        async with open_files(config, lambda: allowance, tell_nobody, nothing_to_wait_for, rules_of) as get_files:
+        async with open_files(config, lambda: allowance, tell_nobody, nothing_to_wait_for, rules_of) as (get_files, _):
             trees = get_files().tree_watches
             await trees.watch(TreeWatch(watch_id="w", path=str(here), recursive=True))
             for name in range(300):

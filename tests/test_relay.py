@@ -764,7 +764,7 @@ async def test_whole_bodies_count_until_the_answers_before_them_have_left(web: W
     with trio.fail_after(PATIENCE):
         allowance = Allowance(config)
         async with (
-            open_http(config, lambda: allowance, tell, answers_left) as get_relay,
+            open_http(config, lambda: allowance, tell, answers_left) as (get_relay, _),
             trio.open_nursery() as nursery,
         ):
             relay = get_relay()

@@ -28,11 +28,12 @@ async def open_files(
     tell: Tell,
     answers_left: AnswersLeft,
     rules_of: RulesOf,
-) -> AsyncIterator[Callable[[], Files]]:
-    """Open the file side of a channel, and give a function that returns its file methods. `allowance` is the peer's.
+) -> AsyncIterator[tuple[Callable[[], Files], Callable[[], bool]]]:
+    """Open the file side of a channel, and give functions that return its file methods, and whether it has a watch.
 
-    Leaving closes its files and ends its watch. A large answer is made only after `answers_left`, so that large answers
-    cannot pile up for a slow peer. `rules_of` finds the rules for a call with a policy.
+    `allowance` is the peer's. Leaving closes its files and ends its watch. A large answer is made only after
+    `answers_left`, so that large answers cannot pile up for a slow peer. `rules_of` finds the rules for a call with a
+    policy.
     """
     files: Files | None = None
 
@@ -46,7 +47,7 @@ async def open_files(
 
     async with open_helpers() as nursery:
         try:
-            yield get_files
+            yield get_files, lambda: bool(nursery.child_tasks)
         finally:
             if files is not None:
                 await files.aclose()

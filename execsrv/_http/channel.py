@@ -30,12 +30,12 @@ async def open_http(
     allowance: Callable[[], Allowance],
     tell: Tell,
     answers_left: Callable[[], Awaitable[None]],
-) -> AsyncIterator[Callable[[], Relay]]:
-    """Open the HTTP side of a channel, and give a function that returns its relay. `allowance` is the peer's.
+) -> AsyncIterator[tuple[Callable[[], Relay], Callable[[], bool]]]:
+    """Open the HTTP side of a channel, and give functions that return its relay, and whether a request is under way.
 
-    `tell` sends a notification, and waits for room. `answers_left` waits until the answers so far have been sent; until
-    then a whole body counts as held here. Leaving ends the streams without another word, and closes every HTTP
-    connection.
+    `allowance` is the peer's. `tell` sends a notification, and waits for room. `answers_left` waits until the answers
+    so far have been sent; until then a whole body counts as held here. Leaving ends the streams without another word,
+    and closes every HTTP connection.
     """
     relay: Relay | None = None
 
@@ -49,7 +49,7 @@ async def open_http(
 
     try:
         async with open_helpers() as nursery:
-            yield get_relay
+            yield get_relay, lambda: relay is not None and relay.is_busy
     finally:
         if relay is not None:
             await relay.aclose()

@@ -71,6 +71,11 @@ class Relay:
     def __repr__(self) -> str:
         return f"<Relay exchanges={self._under_way} streams={len(self._streams)}>"
 
+    @property
+    def is_busy(self) -> bool:
+        """True while a request is under way, and until all of a streamed body was handed over."""
+        return self._under_way > 0
+
     def request(self, params: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
         """Check a request, and return a coroutine that makes it.
 

@@ -88,11 +88,15 @@ class Connection:
         return not len(self.sessions) and not self.sessions.being_started()
 
     @property
+    def is_shared(self) -> bool:
+        """True where others are here, or may come by a grant, or where it has joined others."""
+        return bool(self.shared.members or self.shared.grants or self.visits.members)
+
+    @property
     def is_waiting_for_nothing(self) -> bool:
         """True where it waits to be resumed, and has nothing to come back for. It is neither kept nor shared."""
         is_kept = self.shared.terms.keep is not None
-        is_shared = self.shared.members or self.shared.grants or self.visits.members
-        return self.deadline < math.inf and self.is_empty and not is_kept and not is_shared
+        return self.deadline < math.inf and self.is_empty and not is_kept and not self.is_shared
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the sessions until it is ended, or was without a channel for the grace. Then all of them end."""

@@ -115,9 +115,9 @@ class Conversation:
         try:
             # Files and relay around the rest: requests are at their end before what they use is closed.
             needed = self.config, lambda: self.allowance, self._outbox.tell, self._outbox.wait_answered
-            async with open_files(*needed, rules_of) as self.files, open_http(*needed) as self.relay:
+            async with open_files(*needed, rules_of) as (self.files, watches), open_http(*needed) as (self.relay, asks):
                 try:
-                    await self._converse()
+                    await self._converse(lambda: watches() or asks())
                 finally:
                     del self.files, self.relay  # which know us, too: all of us would wait for the collector
         finally:
@@ -125,8 +125,11 @@ class Conversation:
             with trio.move_on_after(self.config.flush_timeout, shield=True):
                 await self._channel.aclose(self._goodbye.close_code, str(self._goodbye))
 
-    async def _converse(self) -> None:
-        """Hear and answer until one side ends it. Then the connection ends too, or waits for another channel."""
+    async def _converse(self, is_to_tell: Callable[[], bool]) -> None:
+        """Hear and answer until one side ends it. Then the connection ends too, or waits for another channel.
+
+        `is_to_tell` returns True while its files or its relay will tell the peer something.
+        """
         lasting = False
         dispatch = Dispatch(self, self._handshake, self._greet, self._outbox)
         try:
@@ -135,7 +138,7 @@ class Conversation:
                     tree.start_soon(owned, task)
                 dispatch.open(tree)
                 if self.config.idle_connection_timeout:
-                    tree.start_soon(owned, self._bound_silence, dispatch)
+                    tree.start_soon(owned, self._bound_silence, dispatch, is_to_tell)
                 with self._reading:
                     await self._read(dispatch)
                 if trio.current_time() >= self._reading.deadline:
@@ -248,13 +251,14 @@ class Conversation:
         logger.warning("a peer does not answer any more")
         self._gone()
 
-    async def _bound_silence(self, dispatch: Dispatch) -> None:
+    async def _bound_silence(self, dispatch: Dispatch, is_to_tell: Callable[[], bool]) -> None:
         """End the conversation when the peer has said nothing for too long, and waits for nothing."""
         patience = self.config.idle_connection_timeout
         self._heard_at = trio.current_time()
         while True:
             await trio.sleep_until(self._heard_at + patience)
-            if self._connection is None or not self._connection.is_empty or not dispatch.is_idle:
+            own = self._connection
+            if own is None or not own.is_empty or own.is_shared or not dispatch.is_idle or is_to_tell():
                 self._heard_at = trio.current_time()
             elif trio.current_time() >= self._heard_at + patience:
                 self._refuse(ProtocolError(f"idle_connection_timeout ({patience:g} s) is over", GONE_AWAY))

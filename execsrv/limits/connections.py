@@ -39,8 +39,8 @@ class ConnectionSettings(Settings):
         CONNECTIONS,
         Meta(
             ge=0,
-            description="How long a connection without sessions and without a request that waits may say nothing. Then"
-            " its channel ends. At 0, for as long as it likes.",
+            description="How long a connection may say nothing that has no sessions and waits for nothing: no answer,"
+            " HTTP body or watch, and nobody's coming or going. Then its channel ends. At 0, for as long as it likes.",
         ),
     ] = 0.0
 
