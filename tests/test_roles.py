@@ -73,7 +73,7 @@ async def test_every_method_is_answered_to_its_role_and_those_above(role: Role) 
                 assert error.facts == {"role": role.word, "needed": METHODS[method].role.word}
                 assert str(error) == f"`{method}` needs the role {METHODS[method].role.word}, and this is a {role.word}"
         await ours.aclose()
-    health = {"initialize", "environment/status"}
+    health = {"initialize", "environment/status", "connection/end"}
     of_role = {Role.HEALTH: health, Role.VIEWER: health | LOOKS, Role.WRITER: health | LOOKS | SPEAKS}
     assert allowed == of_role.get(role, set(METHODS))
 
@@ -143,6 +143,24 @@ async def test_a_connection_is_taken_up_in_no_lesser_role_than_it_had() -> None:
             assert refused is None
         await channel.aclose()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_everybody_may_say_that_nobody_comes_back_and_of_another_connection_its_owner_alone(role: Role) -> None:
+    config = ServerConfig(resume_grace=1000)
+    async with open_connections(Supervisor(), config) as connections, open_helpers() as nursery:
+        ours, theirs = open_memory_pair()
+        nursery.start_soon(Conversation(theirs, connections, lambda token: Principal("ann", role)).run)
+        caller = Caller(ours)
+        await caller.greet()
+        answer = await caller.ask("connection/end", {"connection": "another"})
+        assert isinstance(answer, Failure)
+        assert answer.error.data["kind"] == ("unknown-session" if role is Role.OWNER else "forbidden")
+        assert isinstance(await caller.ask("connection/end"), Response)
+        await ours.aclose()
+        with trio.fail_after(PATIENCE):
+            while len(connections):
+                await trio.lowlevel.checkpoint()
 
 
 def test_the_security_page_has_the_methods_of_each_role() -> None:

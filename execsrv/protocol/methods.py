@@ -68,7 +68,7 @@ METHODS: dict[str, Method] = {
     "connection/leave": Method("ConnectionId", "Nothing", VIEWER),
     "connection/grant": Method("ConnectionGrant", "ConnectionGranted", OWNER),
     "connection/revoke": Method("ConnectionRevoke", "ConnectionRevoked", OWNER),
-    "connection/end": Method("ConnectionEnd", "Nothing", OWNER),
+    "connection/end": Method("ConnectionEnd", "Nothing", HEALTH),
     "command/exec": Method("CommandExec", "CommandId", OWNER),
     "command/exec/write": Method("CommandWrite", "Accepted", WRITER),
     "command/exec/terminate": Method("CommandId", "Running", WRITER),

@@ -7,7 +7,7 @@ import math
 from execsrv._server.methods.table import Caller, handles
 from execsrv._server.sharing import Shared
 from execsrv._wire.quoting import quoted
-from execsrv.errors import InvalidParamsError, NotReadyError
+from execsrv.errors import ForbiddenError, InvalidParamsError, NotReadyError
 from execsrv.protocol import (
     ConnectionEnd,
     ConnectionGrant,
@@ -20,6 +20,7 @@ from execsrv.protocol import (
     ConnectionRevoked,
     Nothing,
 )
+from execsrv.protocol.roles import Role
 
 
 @handles("connection/list")
@@ -77,8 +78,11 @@ def connection_revoke(caller: Caller, params: ConnectionRevoke) -> ConnectionRev
 def connection_end(caller: Caller, params: ConnectionEnd) -> Nothing:
     if params.connection is None:
         caller.shared.ends_with_channel = True  # which hears the answer
-    else:
-        _owned(caller, params.connection).end()
+        return Nothing()
+    if caller.principal.role < Role.OWNER:
+        text = f"to end another connection needs the role owner, and this is a {caller.principal.role.word}"
+        raise ForbiddenError(text, role=caller.principal.role.word, needed=Role.OWNER.word)
+    _owned(caller, params.connection).end()
     return Nothing()
 
 
