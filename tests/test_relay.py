@@ -288,6 +288,29 @@ async def test_connections_are_used_again_or_let_go(one_peer: Peer, web: Web) ->
         assert len(web.asked) <= seen + most
 
 
+async def test_connections_that_no_request_uses_are_closed(
+    one_peer: Peer, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although none follows, and another one goes on."""
+    monkeypatch.setattr("execsrv._http.client._KEPT_SECONDS", 0.05)
+    closed: list[trio.Event] = []
+
+    async def kept(asked: Asked) -> None:
+        closed.append(hung_up := trio.Event())
+        await asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        while await asked.stream.receive_some():
+            pass
+        hung_up.set()
+
+    web.pages |= {"/kept": kept, "/half": web.half}
+    await one_peer.call("http/request", wanted(web, "/half", requestId="half", streamResponse=True))
+    for number in range(2):
+        await one_peer.call("http/request", wanted(web, "/kept", requestId=f"{number}"))
+        with trio.fail_after(PATIENCE):
+            await closed[number].wait()
+    assert not web.hung_up.is_set()
+
+
 @pytest.mark.parametrize("is_sealed", [False, True])
 async def test_what_comes_behind_a_response_answers_nothing(
     one_peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_sealed: bool

@@ -52,6 +52,20 @@ class HttpClient:
         for pool in self._pools.values():
             await pool.aclose()
 
+    async def close_unused(self) -> None:
+        """Close connections once they were kept for long enough, until none is kept. Cancelling leaves the rest open.
+
+        httpcore closes them too, but only when there is another request.
+        """
+        while any(each.is_idle() and not each.is_closed() for each in self._connections()):
+            await trio.sleep(_KEPT_SECONDS)
+            for each in self._connections():
+                if each.has_expired():
+                    await each.aclose()  # the pool finds it closed, and another request takes another
+
+    def _connections(self) -> list[httpcore.AsyncConnectionInterface]:
+        return [connection for pool in self._pools.values() for connection in pool.connections]
+
     async def send(self, exchange: PreparedRequest, follow: bool) -> httpcore.Response:
         """Return the response, or with `follow` the one at the end of all redirects. `open_body` must come next.
 

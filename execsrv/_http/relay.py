@@ -1,7 +1,8 @@
 """Relay for the HTTP requests that one peer makes from this machine, and for the bodies that it has streamed.
 
     open_http (`channel`)       as long as one channel lasts
-    └─ _stream                  one for each streamed body: read a chunk, wait for room, tell it
+    ├─ _stream                  one for each streamed body: read a chunk, wait for room, tell it
+    └─ _tidy                    while HTTP connections are kept that no request uses
 
 The relay owns the ids of the streams, the number of requests under way, and the client with its HTTP connections. All
 of them end with the channel. It does not read ahead of a slow peer: at most one chunk of each stream waits here, and
@@ -62,6 +63,7 @@ class Relay:
         self._answers_left = answers_left
         self._config = config
         self._under_way = 0
+        self._is_tidying = False
         self._streams: dict[str, _StreamedBody] = {}
         self._unanswered: dict[trio.CancelScope, str] = {}  # with their ids, of which whole ones may share one
         fitting = max(0, config.max_message_bytes - _HEAD_BYTES) * 3 // 4  # in base64, into one message
@@ -123,6 +125,15 @@ class Relay:
         self._allowance.for_http.give(_EXCHANGE_BYTES)
         if body is not None and self._streams.get(body.id) is body:
             del self._streams[body.id]
+        if not self._is_tidying:
+            self._is_tidying = True
+            self._nursery.start_soon(owned, self._tidy)
+
+    async def _tidy(self) -> None:
+        try:
+            await self._client.close_unused()
+        finally:
+            self._is_tidying = False
 
     async def _run(
         self, params: HttpRequest, exchange: PreparedRequest, streamed: _StreamedBody | None, closing: trio.CancelScope
