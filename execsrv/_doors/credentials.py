@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from execsrv._doors.principal import NO_TOKENS, TOKEN, Principal
+from execsrv._doors.principal import BEARER, NO_TOKENS, TOKEN, Principal
 from execsrv.errors import UnauthorizedError
 from execsrv.limits import ServerConfig
 
@@ -46,9 +46,13 @@ class Credentials:
     def lets_in(self, principal: Principal) -> bool:
         """Return False for who came in by a token of the file that is not there any more, or not in that role.
 
-        Another token of the same name is not the one by which they came in.
+        Another token of the same name is not the one by which they came in, and neither is one of another secret.
         """
-        return not principal.name.startswith(TOKEN) or (self._tokens is not None and self._tokens.has(principal))
+        if principal.name.startswith(TOKEN):
+            return self._tokens is not None and self._tokens.has(principal)
+        if principal.name.startswith(BEARER):
+            return self._signer is not None and self._signer.has(principal)
+        return True
 
     def find(self, token: str) -> Principal:
         """Return whose token it is. Raises `UnauthorizedError`."""

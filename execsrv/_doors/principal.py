@@ -14,8 +14,8 @@ class Principal(NamedTuple):
 
     name: str
     role: Role
-    sha256: str = ""
-    """The hash of the token by which they came in, where that is of a file."""
+    credential: str = ""
+    """What let them in, where that is read again: the hash of a token of a file, or a mark of what has signed it."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.role.word})"
@@ -37,6 +37,9 @@ OWNER = Principal("owner", Role.OWNER)
 
 TOKEN = "token "
 """Begins the name of whoever came in by a token of a file."""
+
+BEARER = "bearer "
+"""Begins the name of whoever came in by a signed token."""
 
 NO_TOKENS = "invalid websocket bearer token: this server has no tokens"
 """Where a token is presented to a server that takes none."""

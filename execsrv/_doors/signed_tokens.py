@@ -7,13 +7,14 @@ in a token is checked in any case, as RFC 7519 section 4.1.3 demands. PyJWT does
 
 from __future__ import annotations
 
+import hmac
 import logging
 import math
 import os
 import stat
 from typing import Any
 
-from execsrv._doors.principal import Principal
+from execsrv._doors.principal import BEARER, Principal
 from execsrv._doors.tokens import parsed_role, read_own
 from execsrv.errors import InvalidConfigError, UnauthorizedError
 from execsrv.limits import ServerConfig
@@ -30,12 +31,16 @@ _MIN_SECRET_BYTES = 32
 _MAX_SECRET_BYTES = 64 * 1024
 _NAME_CHARACTERS = 128
 
+_SALT = os.urandom(32)
+"""Of this process: the mark of a secret is good for nothing but to be compared here."""
+
 
 class Signer:
     """Whoever shares a secret with us, and signs tokens with it."""
 
     def __init__(self, secret: bytes, issuer: str, audience: str, skew: float) -> None:
         self._secret = secret
+        self._mark = hmac.digest(_SALT, secret, "sha256").hex()
         self._issuer = issuer or None
         self._audience = audience or None
         self._skew = skew
@@ -65,7 +70,11 @@ class Signer:
             raise UnauthorizedError(_MISSING["aud"]) from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise UnauthorizedError(_INVALID) from None
-        return Principal(f"bearer {_name(claims.get('sub'))}", _role(claims.get("role", Role.OWNER.word)))
+        return Principal(f"{BEARER}{_name(claims.get('sub'))}", _role(claims.get("role", Role.OWNER.word)), self._mark)
+
+    def has(self, principal: Principal) -> bool:
+        """Return True where somebody came in by a token of this secret, whether or not that has expired."""
+        return principal.credential == self._mark
 
 
 _INVALID = "invalid websocket jwt"
