@@ -427,6 +427,27 @@ async def test_events_tell_a_ui_what_happens(server: Server) -> None:
     assert (last.exit_code, last.reason, last.total_bytes) == (3, "exited", 5)
 
 
+async def test_a_server_without_room_for_a_look_ends_no_session() -> None:
+    mark, config = new_mark(), execsrv.ServerConfig(requests_in_flight=1)
+    async with (
+        execsrv.connect_in_process(config=config) as client,
+        open_tools(client) as tools,
+        trio.open_nursery() as nursery,
+    ):
+        await tools.exec_command("exec sleep 1000", tty=True, yield_time_ms=0)
+        nursery.start_soon(partial(tools.write_stdin, 1, until="never", yield_time_ms=LONG))  # it takes all the room
+        await trio.testing.wait_all_tasks_blocked()
+        script = f"(exec -a {mark} sleep 1000) >/dev/null 2>&1 &"
+        left = await tools.exec_command(["bash", "-c", script], yield_time_ms=LONG)
+        assert left.state == "background"
+        await tools.exec_command("echo ready; exec sleep 1000", tty=True, yield_time_ms=0)
+        assert (await tools.write_stdin(3, until="ready", yield_time_ms=LONG)).state == "running"
+        assert [session.state for session in tools.list_sessions().sessions] == ["running", "background", "running"]
+        await tools.kill_session(1)
+        assert (await tools.kill_session(2)).state == "ended"
+        await until_gone(mark)
+
+
 # -- functions --
 
 

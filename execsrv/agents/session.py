@@ -19,6 +19,7 @@ from execsrv._log.head_tail import HeadTail
 from execsrv.agents.answers import Answer, Listed, Piece, State
 from execsrv.agents.cleaning import Cleaner, shortened
 from execsrv.agents.events import AgentEvent, Ended, Output
+from execsrv.agents.looking import until_input, until_nothing_lives
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import Process
 from execsrv.client.inside import mirror_of
@@ -34,9 +35,6 @@ _SIGNALS = {"\x03": "INT", "\x1c": "QUIT"}
 
 _TYPING_SECONDS = 1.0
 """Time to hand over what is typed, however short the window is."""
-
-_STALE_SECONDS = 0.05
-"""The pause before another look at a process that has not been awake since it was written to."""
 
 EventSink = Callable[[AgentEvent], object]
 
@@ -79,11 +77,14 @@ class Session:
     # -- it goes on --
 
     async def live(self) -> None:
-        """Read it to its end, and wait until nothing of it lives. Raises `ConnectionLostError`."""
+        """Read it to its end, and wait until nothing of it lives.
+
+        Raises `ConnectionLostError`, and `RequestError` where the server does not say when that is.
+        """
         async for entry in self.process.events():
             self.take(entry)
         if self.closed is not None and self.closed.remaining:
-            await self.process.wait_for(tree_empty=True)
+            await until_nothing_lives(self.process)
 
     def take(self, entry: Entry) -> None:
         """Take in what happened to the process."""
@@ -191,23 +192,9 @@ class Session:
 
     async def watch_input(self, before: InputWait | None) -> None:
         """End the wait when a process of it waits for input, another than `before` or that one once more."""
-        while True:
-            try:
-                happened = await self.process.wait_for(input=True)
-            except (ProcessEndedError, ConnectionLostError):
-                return
-            if happened.kind == "input" and happened.input != before:
-                self._waiting, self._waiting_at = happened.input, happened.seq
-                self._news.unpark_all()
-                return
-            await trio.sleep(_STALE_SECONDS)
-
-    async def waits_now(self) -> InputWait | None:
-        """Return the process of it that waits for input at this moment."""
-        try:
-            return (await self.process.wait_for(input=True, timeout=0)).input
-        except (WaitTimeoutError, ProcessEndedError):
-            return None
+        if (happened := await until_input(self.process, before)) is not None:
+            self._waiting, self._waiting_at = happened.input, happened.seq
+            self._news.unpark_all()
 
     @property
     def state(self) -> State:

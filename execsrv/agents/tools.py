@@ -22,6 +22,7 @@ from execsrv.agents.answers import Answer, Picture, Piece, Sessions
 from execsrv.agents.asking import added, command_argv, confined, joined
 from execsrv.agents.bookkeeping import Book
 from execsrv.agents.events import AgentEvent, Began, Typed
+from execsrv.agents.looking import input_now
 from execsrv.agents.session import EventSink, Session
 from execsrv.agents.settings import ToolSettings
 from execsrv.client import STDOUT, Client
@@ -29,7 +30,7 @@ from execsrv.client.inside import connection_of
 from execsrv.client.keywords import StartKeywords
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Path, string
-from execsrv.errors import BusyError, ConnectionLostError, InvalidParamsError, ProcessEndedError
+from execsrv.errors import ConnectionLostError, InvalidParamsError, ProcessEndedError, RequestError
 from execsrv.protocol import InputWait
 
 logger = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ class Tools:
         before = None
         if chars:
             if self._sees_input(session):
-                before = await session.waits_now()
+                before = await input_now(session.process)
             await session.write(chars, window)
         return await self._window(session, since, window, most, string("until", until), before)
 
@@ -242,10 +243,12 @@ class Tools:
             if session is None:
                 raise
             lost = error
-        except (OSError, BusyError) as error:
-            if not has_lived:  # it is that of `on_event`, or of a start
+        except (OSError, RequestError) as error:
+            is_answer = isinstance(error, RequestError) and error.method is not None
+            if session is None or not (has_lived or is_answer):  # it is that of a start, or of `on_event`
                 raise
-            logger.warning("session ID %d is not wholly recorded: %s", number, error)
+            what = "could not be followed or ended" if is_answer else "is not wholly recorded"
+            logger.warning("session ID %d %s: %s", number, what, error)
         finally:
             if session is not None:
                 session.finish(lost)
