@@ -164,6 +164,25 @@ async def test_sessions_are_resources(era: Era, tmp_path: Path) -> None:
     assert (kept, len(list(casts.iterdir()))) == ([False, True], 2)
 
 
+def test_a_line_that_cannot_be_read_is_answered() -> None:
+    def asking(arguments: str) -> str:
+        return f'{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"x","arguments":{arguments}}}}}'
+
+    unreadable = [r'{"cmd":"echo \ud83d"}', "1" + 5000 * "0", 3000 * "[" + 3000 * "]"]
+    lines = [*map(asking, unreadable), asking("{}").replace('"x"', "5,5"), '{"jsonrpc":"2.0","method":5}', "hello"]
+    argv = [sys.executable, "-m", "execsrv", "mcp"]
+    done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, timeout=PATIENCE)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(answer["id"], answer["error"]["code"]) for answer in answers] == [
+        *[(7, types.PARSE_ERROR)] * 3,
+        (None, types.PARSE_ERROR),
+        (None, types.INVALID_REQUEST),
+        (None, types.PARSE_ERROR),
+    ]
+    assert "half of a surrogate pair" in answers[0]["error"]["message"]
+    assert done.returncode == 0
+
+
 # -- the operator's approval --
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -10,14 +11,19 @@ from contextlib import aclosing
 from hmac import compare_digest
 from typing import Any
 
+import mcp_types as types
 import trio
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from pydantic import ValidationError
 
 from execsrv._wire.bounds import MessageBound
+from execsrv._wire.codecs import Codec
 from execsrv._wire.framing import LineBuffer
 from execsrv._wire.stdio import receive_stream, send_stream, taken_stdio
-from execsrv.errors import InvalidListenURLError
+from execsrv._wire.unreadable import UnreadableError
+from execsrv.errors import InvalidListenURLError, ProtocolError
+from execsrv.protocol import Notification, Request
 
 _URL = re.compile(
     r"http://(?P<host>127\.0\.0\.1|\[::1\]):(?P<port>[0-9]{1,5})(?P<path>(?:/[^\s{}?#%]*)?)", re.ASCII | re.IGNORECASE
@@ -41,17 +47,20 @@ async def serve_stdio(server: Server[Any]) -> None:
         async with (
             receive_stream(protocol_in) as incoming,
             send_stream(protocol_out) as outgoing,
-            aclosing(_lines(incoming)) as lines,
+            aclosing(_lines(incoming, output := _Output(outgoing, scope))) as lines,
         ):
             stdin: Any = lines  # it is only iterated
-            stdout: Any = _Output(outgoing, scope)
+            stdout: Any = output
             async with stdio_server(stdin, stdout) as (reading, writing):
                 await server.run(reading, writing, server.create_initialization_options())
                 scope.deadline = trio.current_time() + _LAST_WORD_SECONDS
 
 
-async def _lines(incoming: trio.abc.ReceiveStream) -> AsyncGenerator[str]:
-    """Give what comes in line by line, each as long as the host makes it, which has started this."""
+async def _lines(incoming: trio.abc.ReceiveStream, output: _Output) -> AsyncGenerator[str]:
+    """Give what comes in line by line, each as long as the host makes it, which has started this.
+
+    The SDK drops a line that it cannot read, and its call would never be answered: it is refused here.
+    """
     lines = LineBuffer(MessageBound(sys.maxsize))
     at_end = False
     while not at_end:
@@ -62,7 +71,33 @@ async def _lines(incoming: trio.abc.ReceiveStream) -> AsyncGenerator[str]:
         at_end = not data
         lines.feed(data)
         while (line := lines.next_message(at_end)) is not None:
-            yield line.decode(errors="replace")
+            text = line.decode(errors="replace")
+            if (refusal := _refusal_of(text)) is None:
+                yield text
+            elif refusal:
+                await output.write(refusal)
+
+
+def _refusal_of(text: str) -> str | None:
+    """Return the answer to a line that the SDK cannot read, empty for a notification. None: it can."""
+    try:
+        types.jsonrpc_message_adapter.validate_json(text, by_name=False)
+        return None
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+    id, why = None, first["msg"]
+    try:
+        message = Codec().decode(text.encode())
+    except UnreadableError as unreadable:
+        id, why = unreadable.id, str(unreadable.error)
+    except ProtocolError as broken:
+        why = str(broken)
+    else:
+        if isinstance(message, Notification):
+            return ""
+        id = message.id if isinstance(message, Request) else None
+    code = types.PARSE_ERROR if first["type"] == "json_invalid" else types.INVALID_REQUEST
+    return json.dumps({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": why}}) + "\n"
 
 
 class _Output:
@@ -71,10 +106,12 @@ class _Output:
     def __init__(self, stream: trio.abc.SendStream, scope: trio.CancelScope) -> None:
         self._stream = stream
         self._scope = scope
+        self._one_by_one = trio.Lock()
 
     async def write(self, text: str) -> None:
         try:
-            await self._stream.send_all(text.encode())
+            async with self._one_by_one:
+                await self._stream.send_all(text.encode())
         except trio.BrokenResourceError:
             self._scope.cancel()
             await trio.lowlevel.checkpoint()
