@@ -55,6 +55,7 @@ from tests.confined import needs_confinement
 from tests.conftest import Daemon, Server
 from tests.peers import PATIENCE
 from tests.processes import marked, new_mark, until_gone, until_marked
+from tests.test_starts import leased, script
 
 LONG = 50_000
 """A window that is over only when what is waited for has happened."""
@@ -338,6 +339,15 @@ async def test_a_start_that_fails_leaves_no_session(server: Server) -> None:
         assert tools.list_sessions().sessions == []
         answer = await tools.exec_command("pwd; echo $A", cwd="tmp", env={"A": "1"}, yield_time_ms=LONG)
         assert answer.output == "/tmp\n1\n"
+
+
+async def test_a_start_that_hangs_is_given_up_with_its_window(tmp_path: Path) -> None:
+    program, settings = script(tmp_path / "program", "echo ran"), ToolSettings(exec_yield_ms=100)
+    async with execsrv.connect_in_process() as client, open_tools(client, settings) as tools:
+        with leased(program), pytest.raises(SpawnError, match=r"given up, as it had not begun within 0\.1 s"):
+            await tools.exec_command([str(program)], yield_time_ms=0)
+        assert tools.list_sessions().sessions == []
+        assert (await tools.exec_command([str(program)], yield_time_ms=LONG)).output == "ran\n"
 
 
 async def test_a_screen_is_seen(server: Server) -> None:

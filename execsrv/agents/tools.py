@@ -8,6 +8,7 @@ A session belongs to the block of `open_tools`, not to the call that started it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shlex
@@ -30,7 +31,7 @@ from execsrv.client.inside import connection_of
 from execsrv.client.keywords import StartKeywords
 from execsrv.client.late import undo_if_late
 from execsrv.client.parameters import Path, string
-from execsrv.errors import ConnectionLostError, InvalidParamsError, ProcessEndedError, RequestError
+from execsrv.errors import ConnectionLostError, InvalidParamsError, ProcessEndedError, RequestError, SpawnError
 from execsrv.protocol import InputWait
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ class Tools:
         shell; or a list of words, which no shell sees. A relative `cwd` counts from that of the tools, or the server's.
         `env` is laid on top of the environment; in a `sandbox` it has no TMPDIR. A command with a `tty` can be written
         to; one without has an empty stdin, and its stdout and stderr are one, in the order of writing. The server ends
-        it after `timeout` seconds.
+        it after `timeout` seconds. A start that hangs is given up when the window is over, or the default one where
+        that is longer.
 
         Cancelling ends the command: nobody would know of it. Raises `SpawnError` and other kinds of `RequestError`,
         `LimitExceededError` when too many go on, and `ConnectionLostError`.
@@ -107,7 +109,13 @@ class Tools:
         with self._book.room() as number:
             if self._recordings is not None:
                 options["record"] = os.path.join(self._recordings, f"session-{number}.cast")
-            session: Session = await started(self._tree, self._live, number, argv, command, options)
+            patience = max(window, self._settings.window(None, self._settings.exec_yield_ms))
+            try:
+                with trio.fail_at(since + patience):
+                    session: Session = await started(self._tree, self._live, number, argv, command, options)
+            except trio.TooSlowError:
+                why = f"cannot start: given up, as it had not begun within {patience:g} s"
+                raise SpawnError(why, stage="resources", errno=errno.ETIMEDOUT) from None
         undo_if_late(session.scope.cancel)
         try:
             return await self._window(session, since, window, most)

@@ -51,7 +51,8 @@ class Tools(Held, of=TrioTools):
         shell; or a list of words, which no shell sees. A relative `cwd` counts from that of the tools, or the server's.
         `env` is laid on top of the environment; in a `sandbox` it has no TMPDIR. A command with a `tty` can be written
         to; one without has an empty stdin, and its stdout and stderr are one, in the order of writing. The server ends
-        it after `timeout` seconds.
+        it after `timeout` seconds. A start that hangs is given up when the window is over, or the default one where
+        that is longer.
 
         An interrupt ends the command: nobody would know of it. Raises `SpawnError` and other kinds of `RequestError`,
         `LimitExceededError` when too many go on, and `ConnectionLostError`.
