@@ -110,8 +110,12 @@ async def test_a_deaf_command_holds_its_writer_up_and_nobody_else(open_server: O
             assert int(await anext(deaf.output)) % (256 * KIB) == 0
 
 
-async def test_what_fits_into_no_message_is_the_error_of_its_call(server: Server) -> None:
-    client = await server.client(ClientConfig(max_message_bytes=MIB))
+@pytest.mark.parametrize("bounded", ["client", "server"])
+async def test_what_fits_into_no_message_is_the_error_of_its_call(
+    open_server: OpenServer, transport: str, bounded: str
+) -> None:
+    server = open_server(transport, ServerConfig(max_message_bytes=MIB if bounded == "server" else 64 * MIB))
+    client = await server.client(ClientConfig(max_message_bytes=MIB if bounded == "client" else 64 * MIB))
     async with client.start(["cat"], stdin=True) as other:
         calls: dict[str, Any] = {
             "argv[1]": lambda: client.run(["true", "x" * (MIB)]),

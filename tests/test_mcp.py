@@ -32,7 +32,7 @@ from execsrv.agents.approval import Approval
 from execsrv.agents.functions import FUNCTIONS
 from execsrv.errors import ForbiddenError
 from tests.confined import needs_confinement
-from tests.conftest import end
+from tests.conftest import Daemon, end
 from tests.peers import PATIENCE
 from tests.processes import new_mark, until_gone, until_marked
 
@@ -305,6 +305,37 @@ def test_it_ends_though_its_host_holds_the_pipes_and_reads_nothing(ending: str) 
             else:
                 server.send_signal(signal.Signals[ending])
             assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
+
+
+@pytest.mark.few
+async def test_it_ends_with_the_reason_when_its_server_is_lost(daemon: Daemon) -> None:
+    argv = [sys.executable, "-m", "execsrv", "mcp", "--url", await daemon.url()]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(argv, **pipes, text=True) as server:  # noqa: ASYNC220  # nothing else goes on
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stderr is not None
+        try:
+            info = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+            start = {"name": "exec_command", "arguments": {"cmd": "exec sleep 1000", "yield_time_ms": 0}}
+            look = {"name": "write_stdin", "arguments": {"session_id": 1, "yield_time_ms": LONG}}
+            listing = {"name": "list_sessions", "arguments": {}}
+            for number, params in enumerate((info, start, look, listing)):
+                method = "tools/call" if number else "initialize"
+                request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+                print(json.dumps(request), file=server.stdin, flush=True)
+                if params is not look:
+                    assert json.loads(server.stdout.readline())["id"] == number
+            os.kill(daemon.pid, signal.SIGKILL)
+            answer = json.loads(server.stdout.readline())
+            assert (answer["id"], answer["result"]["isError"]) == (2, True)
+            assert server.wait(PATIENCE) == 125
+            said = server.stderr.read()
+            assert said.startswith("execsrv: ")
+            assert said.count("\n") == 1
+            assert answer["result"]["content"][0]["text"] in said
         finally:
             server.kill()
 

@@ -599,6 +599,35 @@ async def test_a_request_that_the_server_does_not_take_fails_alone(
         assert await anext(process.lines()) == "on"
 
 
+async def test_a_server_that_tells_its_bound_at_the_end_alone_is_believed(tmp_path: Path) -> None:
+    greeting = {"sessionId": "s", "protocolVersion": "exec-server.v0", "environmentInfo": MACHINE}
+    refusal = {"code": -32600, "message": "too large", "data": {"limit": "max_message_bytes", "value": MIB}}
+
+    async def greet(stream: trio.SocketStream) -> None:
+        said = b""
+        async with stream:
+            while data := await stream.receive_some():
+                said += data
+                if said.count(b"\n") == 1:
+                    answer = {"id": json.loads(said)["id"], "result": greeting}
+                    await stream.send_all(json.dumps(answer).encode() + b"\n")
+                elif len(said) > MIB:
+                    await stream.send_all(json.dumps({"id": None, "error": refusal}).encode() + b"\n")
+                    return
+
+    with trio.socket.socket(trio.socket.AF_UNIX) as listening:
+        await listening.bind(f"{tmp_path}/s")
+        listening.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, greet, [trio.SocketListener(listening)])
+            with trio.fail_after(PATIENCE):
+                async with connect(f"unix://{tmp_path}/s", reconnect=PATIENCE) as client:
+                    for _ in range(2):
+                        with pytest.raises(LimitExceededError, match=rf"max_message_bytes \({MIB}\)"):
+                            await client.files.write("/file", bytes(3 * MIB))
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_file_that_is_larger_than_a_message_of_the_client_is_read(server: Server, tmp_path: Path) -> None:
     content = os.urandom(2 * MIB)
     (tmp_path / "file").write_bytes(content)

@@ -21,14 +21,19 @@ from execsrv._cli.manners import Manners
 from execsrv._cli.reach import Reach, path_there
 from execsrv._cli.usage import UsageError
 from execsrv._doors.tokens import read_own
+from execsrv._nursery import happened, open_helpers
 from execsrv._wire.paths import path_from_wire
 from execsrv.agents.approval import Approval
 from execsrv.client import Client
+from execsrv.client.inside import connection_of
 from execsrv.client.keywords import StartKeywords
 from execsrv.client.policy import without
 from execsrv.client.tokens import is_token
 from execsrv.errors import ExecsrvError
 from execsrv.protocol.connection import MAX_TOKEN_CHARACTERS
+
+_LAST_WORD_SECONDS = 1.0
+"""Time in which calls that wait are answered when the connection is lost."""
 
 
 def mcp(
@@ -92,7 +97,9 @@ async def _serve(
                 options["sandbox"] = without(policy, os.path.dirname(recordings))  # with those of earlier runs
             # What cannot be kept is told to the operator, and not by each call to a model.
             await client.run([client.info.shell.path, "-c", ":"], **options)
-            await _offer(client, approval, options, recordings, listen, token, manners)
+            async with open_helpers() as helpers:
+                helpers.start_soon(_heed_loss, client)
+                await _offer(client, approval, options, recordings, listen, token, manners)
         nursery.cancel_scope.cancel()
 
 
@@ -148,6 +155,14 @@ async def _client(reach: Reach) -> AsyncIterator[Client]:
 
     async with connect_in_process(own_process=True) as client:
         yield client
+
+
+async def _heed_loss(client: Client) -> None:
+    """Raise `ConnectionLostError` when the connection is lost for good, so that the host may start this anew."""
+    calls = connection_of(client).calls
+    await happened(calls.ended)
+    await trio.sleep(_LAST_WORD_SECONDS)
+    calls.check()
 
 
 async def _heed_signals(scope: trio.CancelScope) -> None:

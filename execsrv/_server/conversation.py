@@ -214,7 +214,8 @@ class Conversation:
         machine = environment_info(self.config, passes=self.passing is not None)
         encoding = self._channel.agree(params.encoding, lambda answer: isinstance(answer.result, Initialized))
         public_id = connection.shared.public_id
-        return Initialized(connection.id, machine, PROTOCOL_VERSION, public_id, encoding, connection.grace_ms)
+        most, grace_ms = self.config.max_message_bytes, connection.grace_ms
+        return Initialized(connection.id, machine, PROTOCOL_VERSION, public_id, encoding, grace_ms, most)
 
     # -- out --
 

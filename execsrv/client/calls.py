@@ -20,7 +20,7 @@ from execsrv._lent import Lent
 from execsrv._nursery import happened, open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
-from execsrv.client.parameters import check_size, checked
+from execsrv.client.parameters import check_size, checked, told_bound
 from execsrv.client.pending import PendingCall
 from execsrv.errors import (
     BadAnswerError,
@@ -237,7 +237,7 @@ class Calls:
                 match message:
                     case Failure(None, error):
                         said, self.brought = f"the server ended the connection: {error.message}", "refusal"
-                        self._learn_bound(error)
+                        self.learn_bound(told_bound(error.data))
                     case Response() | Failure():
                         self._answer(message)
                     case Notification():
@@ -252,16 +252,15 @@ class Calls:
             return f"the server broke the protocol: {error}"
         return said or (channel.goodbye and f"the server ended the connection: {channel.goodbye}")
 
-    def _learn_bound(self, told: ErrorObject) -> None:
-        """Let what is above the server's bound of a message fail, now and later, where that is why it ends."""
-        match told.data:
-            case {"limit": "max_message_bytes", "value": int(bound)} if bound < self._max_bytes:
-                self._max_bytes = bound
-                for asked in [asked for asked in self._pending.values() if asked.sent]:
-                    try:
-                        check_size(asked.request.method, asked.request.params, bound)
-                    except LimitExceededError as error:
-                        self._answer(Failure(asked.request.id, ErrorObject(*error.to_wire())))
+    def learn_bound(self, bound: int | UnsetType) -> None:
+        """Let what is above the server's bound of a message fail, now and later, where that is known."""
+        if isinstance(bound, int) and bound < self._max_bytes:
+            self._max_bytes = bound
+            for asked in [asked for asked in self._pending.values() if asked.sent]:
+                try:
+                    check_size(asked.request.method, asked.request.params, bound)
+                except LimitExceededError as error:
+                    self._answer(Failure(asked.request.id, ErrorObject(*error.to_wire())))
 
     def hear_at_once(self) -> None:
         """Have what arrives heard without a turn of the loop, where the channel can: `heard` returns no waits."""

@@ -203,13 +203,13 @@ class Connection:
                 try:
                     hello = self._agree(wishes.hello(await self._read_token()))
                     self.greeting = await self._ask_to_be_let_in(hello)
+                    self.calls.learn_bound(self.greeting.max_message_bytes)
                     await self.calls.tell("initialized")
                 except trio.BrokenResourceError:
                     await trio.sleep_forever()  # the reader hears of the end, and of what was said before it
         except (trio.TooSlowError, RequestError, BadAnswerError, ConnectionLostError) as error:
-            what = str(error) or f"no answer within {self.config.handshake_timeout} s"
-            is_final = isinstance(error, UnauthorizedError)
-            raise ConnectionFailedError(f"handshake failed: {what}", is_final=is_final) from error
+            told = f"handshake failed: {str(error) or f'no answer within {self.config.handshake_timeout} s'}"
+            raise ConnectionFailedError(told, is_final=isinstance(error, UnauthorizedError)) from error
         if self.is_execsrv:  # which keeps to windows
             self.calls.hear_at_once()
         self._greeted = self._life.shield = True
@@ -240,7 +240,7 @@ class Connection:
         """Take the connection over, and catch up with every process."""
         try:
             hello = self._agree(wishes.hello_again(self.greeting.session_id, await self._read_token()))
-            await self.calls.ask_first("initialize", hello, Initialized)
+            self.calls.learn_bound((await self.calls.ask_first("initialize", hello, Initialized)).max_message_bytes)
             await self.calls.tell("initialized")
             for mirror in [mirror for mirror in self.mirrors.values() if mirror.hearing == "interrupted"]:
                 rest = ProcessRead(mirror.id, mirror.last_seq), ProcessOutputRead

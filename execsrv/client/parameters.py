@@ -77,6 +77,15 @@ def check_size(method: str, params: msgspec.Struct, max_bytes: int) -> None:
     )
 
 
+def told_bound(data: dict[str, Any] | None) -> int | msgspec.UnsetType:
+    """Return the bound of a message that a server names as the reason for its error, if it does."""
+    match data:
+        case {"limit": "max_message_bytes", "value": int(bound)}:
+            return bound
+        case _:
+            return msgspec.UNSET
+
+
 def _strings(name: str, value: Any) -> Iterator[tuple[str, int]]:
     """Yield name and size of each string in parameters."""
     match value:

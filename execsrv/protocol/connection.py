@@ -51,6 +51,8 @@ class Initialized(Wire, frozen=True):
     """How both sides write all that comes behind this answer. Absent: as JSON."""
     resume_grace_ms: int | UnsetType = UNSET
     """How long it waits for a new channel. Absent: it ends with its channel."""
+    max_message_bytes: int | UnsetType = UNSET
+    """The largest message that the server takes. A larger one ends the channel. Absent: it is not told."""
 
 
 class ServerShutdown(Wire, frozen=True):
