@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -365,6 +365,26 @@ async def listening(tmp_path: Path, *words: str) -> AsyncIterator[str]:
                 assert piece, said
         yield said.split()[-1].decode()
         nursery.cancel_scope.cancel()
+
+
+async def test_silent_peers_without_the_token_lock_nobody_out(tmp_path: Path) -> None:
+    settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"
+    async with listening(tmp_path) as url, AsyncExitStack() as crowd:
+        silent = []
+        for _ in range(80):
+            silent.append(peer := await trio.open_tcp_stream("127.0.0.1", int(url.split(":")[2].split("/")[0])))
+            crowd.push_async_callback(peer.aclose)
+            await peer.send_all(settings)
+        with trio.fail_after(PATIENCE):
+            for peer in silent[:16]:
+                with suppress(trio.BrokenResourceError):
+                    while await peer.receive_some():
+                        pass
+        headers = {"Authorization": "Bearer secret", "Accept": "application/json, text/event-stream"}
+        async with httpx2.AsyncClient(headers=headers) as http:
+            info = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+            request = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": info}
+            assert (await http.post(url, json=request)).status_code == 200
 
 
 @pytest.mark.few

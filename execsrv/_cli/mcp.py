@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from execsrv._cli.confining import WORKSPACE, policy_of
+from execsrv._cli.descriptors import raise_descriptor_limit
 from execsrv._cli.job import RunOptions
 from execsrv._cli.limiting import limits_of
 from execsrv._cli.manners import Manners
@@ -54,6 +55,8 @@ def mcp(
     if importlib.util.find_spec("mcp") is None:
         raise ExecsrvError("cannot speak MCP: its SDK is not installed; install `execsrv[mcp]`")
     token = None if http_token_file is None else _token(http_token_file)
+    if listen is not None:
+        raise_descriptor_limit()
     approval, wanted = Approval(ask=ask, only=only), RunOptions((), cwd=cwd, **rights)
     with nullcontext() if recordings is None else _folder(recordings) as folder:
         trio.run(_serve, reach, approval, wanted, folder, listen, token, manners)

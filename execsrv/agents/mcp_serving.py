@@ -17,6 +17,8 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from pydantic import ValidationError
 
+from execsrv._doors.accepting import accept
+from execsrv._doors.newcomers import Door, Newcomer, origin_of, shut
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec
 from execsrv._wire.framing import LineBuffer
@@ -34,6 +36,9 @@ _LAST_PORT = 65535
 
 _LAST_WORD_SECONDS = 1.0
 """Time that a client has to read the rest of an answer when it has hung up, and perhaps reads nothing any more."""
+
+_PLACES = 64
+"""Peers that have not shown the token. One more takes the place of who has waited longest."""
 
 Application = Callable[[Any, Any, Any], Any]
 
@@ -127,7 +132,10 @@ async def serve_http(server: Server[Any], url: str, token: str, listening: Calla
     `OSError`.
     """
     from hypercorn.config import Config, Sockets
-    from hypercorn.trio import serve
+    from hypercorn.trio.tcp_server import TCPServer
+    from hypercorn.trio.worker_context import WorkerContext
+    from hypercorn.typing import ConnectionState
+    from hypercorn.utils import wrap_app
 
     found = _URL.fullmatch(url)
     if found is None or int(found["port"]) > _LAST_PORT:
@@ -142,13 +150,44 @@ async def serve_http(server: Server[Any], url: str, token: str, listening: Calla
     for socket in sockets.insecure_sockets:
         socket.listen(100)
     listening(f"http://{host}:{port}{path}")
-    # Taken up by the server: so the port is known, and accepts, before anybody is told.
-    config.bind = [f"fd://{sockets.insecure_sockets[0].detach()}"]
-    await serve(with_token(application, token.encode()), config)
+    door = Door(lambda: _PLACES, "places for peers without the token")
+    places: dict[tuple[str, int], Newcomer] = {}
+
+    def let_in(peer: tuple[str, int]) -> None:
+        if (place := places.get(peer)) is not None:
+            door.leave(place)
+
+    guarded = wrap_app(with_token(application, token.encode(), let_in), config.wsgi_max_body_size, "asgi")
+    context = WorkerContext(None)
+
+    async def serve_one(stream: trio.SocketStream) -> None:
+        def hang_up() -> None:
+            shut(stream)  # what is being sent is not cancelled
+            scope.cancel()
+
+        with trio.CancelScope() as scope:
+            place = door.enter(origin_of(stream), hang_up)
+            try:
+                places[peer := stream.socket.getpeername()[:2]] = place
+                try:
+                    plain: Any = stream  # its type asks for TLS
+                    await TCPServer(guarded, config, context, ConnectionState({}), plain)
+                finally:
+                    del places[peer]
+            except OSError:
+                pass  # it has gone
+            finally:
+                door.leave(place)
+                await trio.aclose_forcefully(stream)
+                place.is_closed.set()
+
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sockets.insecure_sockets[0]))
+    async with application.router.lifespan_context(application), listener, trio.open_nursery() as nursery:
+        await accept(listener, nursery, "a peer of MCP", serve_one, door)
 
 
-def with_token(application: Application, token: bytes) -> Application:
-    """Return an ASGI application that only those reach who have the token."""
+def with_token(application: Application, token: bytes, let_in: Callable[[tuple[str, int]], object]) -> Application:
+    """Return an ASGI application that only those reach who have the token. `let_in` is told their addresses."""
     wanted = b"Bearer " + token
 
     async def checked(scope: Any, receive: Any, send: Any) -> None:
@@ -157,6 +196,7 @@ def with_token(application: Application, token: bytes) -> Application:
             return
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) == 1 and compare_digest(given[0], wanted):
+            let_in(tuple(scope["client"]))
             await application(scope, receive, send)
             return
         headers = [(b"www-authenticate", b"Bearer"), (b"content-length", b"0")]
