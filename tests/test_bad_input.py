@@ -91,6 +91,7 @@ def bytes_server(open_server: OpenServer, request: pytest.FixtureRequest) -> Ser
         b"[]",
         b"7",
         b"DEBUG: something\x1b[2J",
+        b"\x0b",
         b"[" * 5000 + b"]" * 5000,
         b'{"method":5}',
         b'{"method":"\\ud83d"}',

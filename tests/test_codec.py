@@ -171,8 +171,15 @@ def test_lines_are_the_same_however_they_are_cut(texts: list[str], data: st.Data
         stream = stream[size:]
         heard += lines_of(buffer)
     lines = [text.lstrip(" \t\ufeff").encode() for text in texts]  # which is nothing in front of a message
-    assert heard == [line for line in lines if line and not line.isspace()]
+    assert heard == [line for line in lines if line]
     assert lines_of(buffer, at_end=True) == []
+
+
+@pytest.mark.parametrize("space", ["\v", "\f", "\x1c", "\x85", "\u00a0", "\u2028"])
+def test_what_json_does_not_call_white_space_is_a_line(space: str) -> None:
+    buffer = LineBuffer(MessageBound(1000))
+    buffer.feed(f"\n \t\r\n{space}\n{{}}\n".encode())
+    assert lines_of(buffer) == [space.encode(), b"{}"]
 
 
 def test_last_line_needs_no_end() -> None:

@@ -8,7 +8,8 @@ from execsrv._wire.bounds import LARGE_BYTES, MessageBound
 from execsrv.errors import CutOffError
 
 _BLANK = re.compile(rb"(?:[ \t\r\n]++|\xef\xbb\xbf)*+")
-"""Nothing between two messages: white space, and byte order marks."""
+"""Nothing between two messages: what JSON calls white space, and byte order marks. It is passed over all at once, and
+no line that has anything else is blank: to look at one after the other would hold up everybody."""
 
 
 class _Buffer:
@@ -74,32 +75,30 @@ class LineBuffer(_Buffer):
 
         Raises `ProtocolError` for a line that is too long.
         """
-        while True:
-            if self._start == self._searched:
-                # All blank lines at once, however many there are.
-                found = _BLANK.match(self._buffer, self._start)
-                self._start = self._searched = found.end() if found else self._start
-            end = self._buffer.find(b"\n", self._searched)
-            if end < 0:
-                self._searched = len(self._buffer)
-                if at_end and self._start < len(self._buffer):
-                    end = len(self._buffer)
-                elif len(self._buffer) - self._start > self._bound.max_bytes:
-                    raise self._bound.too_large()
-                else:
-                    return None
-            if end - self._start > self._bound.max_bytes:
+        if self._start == self._searched:
+            # All blank lines at once, however many there are.
+            found = _BLANK.match(self._buffer, self._start)
+            self._start = self._searched = found.end() if found else self._start
+        end = self._buffer.find(b"\n", self._searched)
+        if end < 0:
+            self._searched = len(self._buffer)
+            if at_end and self._start < len(self._buffer):
+                end = len(self._buffer)
+            elif len(self._buffer) - self._start > self._bound.max_bytes:
                 raise self._bound.too_large()
-            self.last_was_whole = end < len(self._buffer)
-            if end - self._start > LARGE_BYTES:
-                self._searched = 0
-                return self._hand_over(self._start, end, end + 1)
-            line = bytes(memoryview(self._buffer)[self._start : end])
-            self._start = self._searched = min(end + 1, len(self._buffer))
-            if self._start > LARGE_BYTES or self._start == len(self._buffer):
-                self._cut()  # not only when more comes: that may be never
-            if line and not line.isspace():
-                return line
+            else:
+                return None
+        if end - self._start > self._bound.max_bytes:
+            raise self._bound.too_large()
+        self.last_was_whole = end < len(self._buffer)
+        if end - self._start > LARGE_BYTES:
+            self._searched = 0
+            return self._hand_over(self._start, end, end + 1)
+        line = bytes(memoryview(self._buffer)[self._start : end])
+        self._start = self._searched = min(end + 1, len(self._buffer))
+        if self._start > LARGE_BYTES or self._start == len(self._buffer):
+            self._cut()  # not only when more comes: that may be never
+        return line
 
 
 LENGTH_BYTES = 4
