@@ -7,6 +7,7 @@ import errno
 import random
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -453,18 +454,63 @@ def test_output_that_is_left_out_behind_what_was_forgotten_is_one_gap() -> None:
     assert log.read(0, None) == (ReadGap(1, 2, {"stdout": 1003}), [Chunk(3, "stdout", b"xyz")], 4)
 
 
-def test_who_visits_pays_for_all_that_a_log_holds_once_its_connection_lets_go_of_it() -> None:
-    theirs, ours = Budget(), Budget()
-    log, count = new_log(theirs), 20_000
+async def test_one_who_visits_pays_for_all_that_a_log_holds_once_its_connection_lets_go_of_it() -> None:
+    theirs, ours, count = Budget(), [Budget(), Budget()], 20_000
+    log = new_log(theirs)
     feed = Feed("p", log, process_dialect, None)
-    view = View("v", log, feed, process_dialect, Viewer(log, 0, 1), None, ours, Pace(MIB, 0))
+    views = [
+        View("v", log, feed, process_dialect, Viewer(log, 0, None), None, each, Pace(100 * MIB, 0)) for each in ours
+    ]
     for _ in range(count):
         log.append("stdout", b"x")
+    log.append_exited(0, None, "exited")
     log.append_closed([])
+    while not views[0].is_at_its_end:
+        views[0].take()
     feed.forget()
-    assert ours.taken == VIEW_BYTES + log.held_bytes >= VIEW_BYTES + count * ENTRY_BYTES
-    view.close()
-    assert ours.taken == 0
+    assert theirs.taken == 0
+    assert ours[0].taken >= VIEW_BYTES + log.held_bytes >= VIEW_BYTES + count * ENTRY_BYTES
+    assert ours[1].taken == VIEW_BYTES
+    views[0].close()
+    assert ours[0].taken == 0
+    assert ours[1].taken >= VIEW_BYTES + log.held_bytes
+    assert ours[1].forget(1 << 30)  # as any output that is retained
+    assert ours[1].taken == VIEW_BYTES
+    told = [views[1].take() for _ in range(3)]
+    assert views[1].is_at_its_end
+    assert [notification and notification.method for notification in told] == [
+        "process/gap",
+        "process/exited",
+        "process/closed",
+    ]
+    views[1].close()
+    assert ours[1].taken == 0
+
+
+async def test_what_ended_connections_leave_with_a_visitor_is_within_the_bound(open_server: OpenServer) -> None:
+    """It has heard all of it, and may read what is retained: 20 MiB, of which 8 may be held."""
+    server = open_server("unix", LITTLE)
+    guest, ids = await server.peer(), []
+
+    def is_told_of(ended: int) -> bool:
+        told = [message.params for message in guest.heard if isinstance(message, Notification)]
+        return [params.get("happened") for params in told].count("ended") == ended
+
+    for connection in range(4):
+        async with server.open_channel() as channel, open_peer(channel) as owner:
+            await owner.call("initialize", {"clientName": "x", "name": f"c{connection}"})
+            await channel.send(Notification("initialized", {}))
+            await guest.call("connection/join", {"connection": f"c{connection}"})
+            for number in range(8):
+                await owner.run(f"p{number}", ["head", "-c", f"{MIB}", "/dev/zero"])
+                ids.append(f"{connection}-{number}")
+                its = {"connection": f"c{connection}", "processId": f"p{number}", "attachedId": ids[-1]}
+                await guest.call("process/attach", its)
+                await guest.until_told(ids[-1], "closed")
+        await guest.until(partial(is_told_of, connection + 1))
+    reads = [await guest.call("process/read", {"processId": id}) for id in ids]
+    assert all(read["closed"] for read in reads)
+    assert sum(len(base64.b64decode(chunk["chunk"])) for read in reads for chunk in read["chunks"]) < 8 * MIB
 
 
 async def test_a_rate_is_not_had_anew_by_coming_back(open_server: OpenServer, tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ class Retained:
 
     def _forget_entries(self, size: int) -> None:
         untold, enough = self.reader.first_untold, self._held_bytes - size
-        while self._entries and self._held_bytes > enough and (untold is None or self.oldest < untold):
+        # An end weighs nothing, and stays: those who have no claim on anything wait for it all the same.
+        while self._kept_bytes and self._held_bytes > enough and (untold is None or self.oldest < untold):
             self._forget_one()
 
     def _forget_ends(self) -> None:
@@ -141,6 +142,15 @@ class Retained:
         """Give back all that it has of the budget: it is about to go. Nothing is appended any more."""
         self._budget.leave(self)
         self._share.close()
+
+    def draw_on(self, budget: Budget) -> None:
+        """Be paid for from another budget, of somebody who still reads it. Nothing is appended, nobody attached."""
+        self.let_go()
+        self.reader.go()
+        self._largest_piece = 0
+        self._budget, self._share = budget, Share(budget)
+        self._share.count(-(-self._held_bytes // STEP_BYTES) * STEP_BYTES)
+        budget.keep(self)
 
     def _forget_one(self) -> None:
         entry = self._entries.popleft()

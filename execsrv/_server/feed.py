@@ -53,7 +53,7 @@ class Feed:
         """Return the next entry as a notification. Raises `LookupError` when there is none."""
         entry = self._log.take()
         if self._is_forgotten and not self.reader.has_news:
-            self._log.let_go()
+            self.let_go()
         self.wake()
         return self._dialect(self._id, entry)
 
@@ -98,15 +98,20 @@ class Feed:
     def forget(self) -> None:
         """Note that nobody asks for the session any more. The log goes too when the peer has heard all of it."""
         self._is_forgotten = True
-        for view in self.views:
-            view.inherit()
         if self._outbox is None or self._outbox.closed or not self.reader.has_news:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Let go of the log, for which the first of those who view it pays from here on."""
+        if self.views:
+            self.views[0].pay()
+        else:
             self._log.let_go()
 
     def lost(self) -> None:
         """Note that what it has to tell will not be told."""
         if self._is_forgotten:
-            self._log.let_go()
+            self.let_go()
 
     def attach(self, outbox: Outbox) -> None:
         """Tell there, from `go_on` on, what the peer has missed and what is appended."""

@@ -2,7 +2,8 @@
 
 It takes from the log when its outbox has room, and what is gone by then is a gap: so nobody waits for it. All views of
 one session go at one pace, so that the owner comes first, however many they are. A view draws on the allowance of who
-looks, also for what the log holds once its own connection has let go of that.
+looks. Once the log's own connection has let go of it, one of its views at a time pays for what it holds, until that is
+closed; and it is forgotten then as any that was retained.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from execsrv._budget.pace import TURN_SECONDS, Pace
 from execsrv._log.entries import entry_bytes
 from execsrv._log.log import OutputLog
 from execsrv._log.viewer import Viewer
+from execsrv._memory import let_go
 from execsrv.errors import UnknownProcessError
 from execsrv.limits import KIB
 from execsrv.protocol import Notification
@@ -58,7 +60,7 @@ class View:
         self._outbox = outbox
         self._held = held
         self._pace = pace
-        self._taken = VIEW_BYTES
+        self._pays = False  # for the log
         self._waits = True  # for `go_on`
         self._waited_for: set[trio.CancelScope] = set()  # by requests
         log.attach()
@@ -81,8 +83,6 @@ class View:
             if self._outbox is not None and self._pace.is_used_up(now := trio.current_time()):
                 self.reader.is_held = True
                 self._outbox.hold(self, now + TURN_SECONDS)
-        if self.reader.is_at_its_end:
-            self._give_back(self._taken - VIEW_BYTES)
         return notification
 
     def may_go_on(self) -> bool:
@@ -117,11 +117,10 @@ class View:
             raise UnknownProcessError(f"unknown process id {self.id}: it is attached to no more")
         return found
 
-    def inherit(self) -> None:
-        """Pay for what the log holds: its connection lets go of it."""
-        if not self.reader.is_at_its_end:
-            self._held.add(self._log.held_bytes)
-            self._taken += self._log.held_bytes
+    def pay(self) -> None:
+        """Pay for what the log holds: its connection has let go of it, or the view that has paid is closed."""
+        self._pays = True
+        self._log.draw_on(self._held)
 
     # -- its channel goes and comes --
 
@@ -155,8 +154,7 @@ class View:
             scope.cancel()
         self.reader.stop()
         self._feed.views = [view for view in self._feed.views if view is not self]
-        self._give_back(self._taken)
-
-    def _give_back(self, size: int) -> None:
-        self._held.give(size)
-        self._taken -= size
+        self._held.give(VIEW_BYTES)
+        if self._pays:
+            let_go([(self._log, self._log.kept_bytes)])
+            self._feed.let_go()
