@@ -146,6 +146,21 @@ def test_under_pressure_the_log_that_was_silent_for_longest_forgets_first_and_th
     assert not budget.keepers
 
 
+def test_who_could_forget_nothing_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    budget = Budget("x", 1 * MIB)
+    log = new_log(budget)
+    while log.has_room:
+        log.append("stdout", bytes(PIECE))
+    budget.take(1 * MIB - budget.taken)
+    assert budget.try_take(PIECE) is budget
+    told(log)
+    now += 1
+    assert budget.try_take(PIECE) is None
+    log.let_go()
+
+
 def test_output_that_its_reader_has_not_had_is_never_forgotten() -> None:
     budget = Budget("x", 1 * MIB)
     unread, other = new_log(budget), new_log(budget)

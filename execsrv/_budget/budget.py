@@ -9,6 +9,7 @@ Before that, those who keep something for convenience forget it (`Keeper`): reta
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -22,8 +23,8 @@ STEP_BYTES = 64 * 1024
 _PORTION = 32
 """At least this part of a budget is forgotten at once, so that the search for the oldest is seldom."""
 
-_FRUITLESS = 256
-"""So often nobody is asked again to forget something, when nobody could."""
+_FRUITLESS_SECONDS = 0.05
+"""So long nobody is asked again to forget something, when nobody could: that takes long where there are many."""
 
 turns = count(1)
 """Numbers that tell what came later. A keeper takes one whenever it gets something new."""
@@ -41,7 +42,7 @@ class Keeper(Protocol):
 class Budget:
     """So much of something, named by its setting. What is `taken` never exceeds `most` by taking."""
 
-    __slots__ = ("_fruitless", "above", "keepers", "limit", "most", "refused", "taken", "whose")
+    __slots__ = ("_fruitless_until", "above", "keepers", "limit", "most", "refused", "taken", "whose")
 
     def __init__(self, limit: str = "", most: int = 1 << 62, above: Budget | None = None, whose: str = "") -> None:
         """`whose` says to people for whom the limit holds, where that is not everybody."""
@@ -53,7 +54,7 @@ class Budget:
         self.refused = 0
         """How often somebody was refused."""
         self.keepers: dict[Keeper, None] = {}
-        self._fruitless = 0
+        self._fruitless_until = 0.0
 
     def __repr__(self) -> str:
         return f"<Budget {self.limit} {self.taken} of {self.most}>"
@@ -125,18 +126,16 @@ class Budget:
 
     def forget(self, size: int) -> bool:
         """Have the oldest forgotten that nobody needs. Return whether there was anything."""
-        if not self.keepers:
+        if not self.keepers or (self._fruitless_until and time.monotonic() < self._fruitless_until):
             return False
-        if self._fruitless:
-            self._fruitless -= 1
-            return False
+        self._fruitless_until = 0
         wanted = left = max(size, self.most // _PORTION)
         for keeper in sorted(self.keepers, key=_turn):
             if left <= 0:
                 break
             left -= keeper.forget(left)
         if left == wanted:
-            self._fruitless = _FRUITLESS
+            self._fruitless_until = time.monotonic() + _FRUITLESS_SECONDS
         return left < wanted
 
 
