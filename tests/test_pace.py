@@ -6,12 +6,20 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from execsrv import ServerConfig, connect
+from execsrv._budget.budget import Budget
 from execsrv._budget.pace import Pace
 from execsrv._log.entries import Gap
+from execsrv._log.log import OutputLog
+from execsrv._log.viewer import Viewer
+from execsrv._server.feed import Feed
+from execsrv._server.methods.process_dialect import process_dialect
+from execsrv._server.outbox import Outbox
+from execsrv._server.view import View
 from execsrv.limits import KIB, MIB
-from execsrv.protocol import Chunk
+from execsrv.protocol import Chunk, Notification
 from tests.conftest import OpenServer
 from tests.peers import PATIENCE
 from tests.relay import open_line
@@ -33,6 +41,28 @@ def test_what_is_not_used_is_saved_for_a_second() -> None:
     assert not pace.is_used_up(100.0)
     pace.take(1)
     assert pace.is_used_up(100.0)
+
+
+async def test_a_viewer_who_has_fallen_back_goes_on_beside_his_own_flood(mock_clock: trio.testing.MockClock) -> None:
+    outbox = Outbox()
+    own, log = (OutputLog(MIB, MIB, streams=("stdout",)) for _ in range(2))
+    flood, feed = Feed("own", own, process_dialect, outbox), Feed("p", log, process_dialect, None)
+    pace = Pace(64, trio.current_time())
+    view = View("theirs", log, feed, process_dialect, Viewer(log, 0, None), outbox, Budget(), pace)
+    for _ in range(100):
+        own.append("stdout", b"x")
+        log.append("stdout", b"x")
+    flood.announce()
+    view.begin()
+
+    async def heard() -> list[str]:
+        told = [await outbox.take() for _ in range(6)]
+        return [message.params.process_id for message in told if isinstance(message, Notification)]
+
+    assert await heard() == ["own", "theirs", "own", "own", "own", "own"]
+    mock_clock.jump(1000)
+    assert await heard() == ["own", "theirs", "own", "own", "own", "own"]
+    view.close()
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -49,10 +49,7 @@ class Outbox:
         max_told: int = _QUEUED_NOTIFICATIONS,
         channel: MessageChannel | None = None,
     ) -> None:
-        """Where nothing waits and `channel`, the writer's, has room, what comes is sent at once.
-
-        `close` must follow.
-        """
+        """What comes is sent at once where nothing waits and `channel`, the writer's, has room. `close` must follow."""
         self._channel = channel
         self._max_bytes = max_bytes
         self._max_told = max_told
@@ -65,7 +62,7 @@ class Outbox:
         self._has_rest = False  # it was sent at once, but for a part of it
         self._answered = 0
         self._feeds: dict[Feed | View, None] = {}  # an ordered set: those that have news, longest first
-        self._held: dict[View, float] = {}  # those that let others go first, and until when
+        self._held: dict[View, float] = {}  # those that let others go first, and until when: the earliest first
         self._told: deque[Notification] = deque()
         self._tellers = trio.lowlevel.ParkingLot()
         self._turn_of_told = False
@@ -120,21 +117,22 @@ class Outbox:
         self._wanted.unpark()
 
     async def _wait_wanted(self) -> None:
-        """Wait for something to send, which may be of a view that goes on."""
+        """Wait for something to send, or until a view is to be asked whether it goes on."""
         if not self._held:
             await self._wanted.park()
             return
-        with trio.move_on_at(min(self._held.values())):
+        with trio.move_on_at(next(iter(self._held.values()))):
             await self._wanted.park()
+
+    def _ask_held(self) -> None:
+        """Have those views go on whose time has come."""
         now = trio.current_time()
-        for view, until in list(self._held.items()):
-            if until <= now:
-                if view.may_go_on():
-                    del self._held[view]
-                    if view.reader.has_news:
-                        self._feeds[view] = None
-                else:
-                    self._held[view] = now + TURN_SECONDS
+        while self._held and (first := next(iter(self._held.items())))[1] <= now:
+            del self._held[view := first[0]]
+            if not view.may_go_on():
+                self._held[view] = now + TURN_SECONDS
+            elif view.reader.has_news:
+                self._feeds[view] = None
 
     @property
     def waiting_bytes(self) -> int:
@@ -195,6 +193,8 @@ class Outbox:
         if self._taken:
             self._taken.unpark_all()
         while not self.closed:
+            if self._held:
+                self._ask_held()
             if self._has_rest:
                 self._has_rest = False
                 return None
