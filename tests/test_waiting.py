@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execsrv._log.search import Found, Search
-from execsrv._processes import proc
+from execsrv._processes import proc, terminal
 from execsrv.limits import ServerConfig
 from execsrv.protocol import Chunk, Response
 from tests import hanging
@@ -169,6 +169,35 @@ async def test_a_terminal_that_does_not_echo(peer: Peer) -> None:
     code, message, data = await peer.refused("process/waitFor", {"processId": "piped", "noEcho": True})
     assert (code, data) == (-32602, {"kind": "invalid-params", "field": "noEcho"})
     assert message == "process piped has no terminal, and so no echo"
+
+
+async def test_of_many_who_look_at_terminals_few_do_at_a_time(
+    open_server: OpenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With pauses of one turn, which are easier to count than seconds. As many may be before a turn as behind it."""
+    monkeypatch.setattr("execsrv._server.methods.waiting._ECHO_SECONDS", 0)
+    turn, looks, echoes = 0, Counter[int](), terminal.echoes
+
+    def counted(master: int) -> bool:
+        looks[turn] += 1
+        return echoes(master)
+
+    async with open_server("memory", ServerConfig()).open_peer() as peer:
+        await peer.handshake()
+        await peer.start("p", ["sh", "-c", "read x; stty -echo; exec sleep 1000"], tty=True)
+        asked = [await peer.post("process/waitFor", {"processId": "p", "noEcho": True}) for _ in range(60)]
+        await peer.call("process/list")  # all of them have begun
+        monkeypatch.setattr(terminal, "echoes", counted)
+        while turn < 100:
+            turn += 1
+            await trio.lowlevel.checkpoint()
+        monkeypatch.setattr(terminal, "echoes", echoes)
+        await peer.call("process/write", {"processId": "p", "chunk": b64(b"\n"), "writeId": "1"})
+        for id in asked:
+            answer: Any = await peer.answer(id)
+            assert answer.result["happened"] == "noEcho"
+    assert looks.total() > 100
+    assert max(looks.values()) <= 16
 
 
 async def test_a_wait_of_the_same_name_ends_the_one_before(peer: Peer) -> None:

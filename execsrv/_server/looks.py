@@ -16,6 +16,9 @@ TURN_SECONDS = 0.004
 MOST_TRIES = 4
 """So many ports one connection tries at once. Each has a descriptor, and some never answer."""
 
+_MOST_PAUSES = 8
+"""So many of those of one connection who look again and again, where nothing tells of a change, are in their pause."""
+
 
 class Round:
     """What the looks of one server have taken since everybody else had a turn."""
@@ -37,9 +40,15 @@ class Looks:
         """Held by whoever tries a port, and by its pause behind that."""
         self._round = round
         self._turn = trio.Lock()
+        self._pauses = trio.CapacityLimiter(_MOST_PAUSES)
 
     def __repr__(self) -> str:
         return f"<Looks {self._round} tries={self.tries.borrowed_tokens}>"
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before the next look at what nothing tells of. Where many want to look, each has its turn."""
+        async with self._pauses:
+            await trio.sleep(seconds)
 
     async def take_turn(self) -> None:
         """Wait where others are to have their turn before the next look. Of each connection one look is next."""

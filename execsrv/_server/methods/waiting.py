@@ -249,15 +249,15 @@ class _Wait:
         self._happened("treeEmpty")
 
     async def _watch_echo(self) -> None:
-        while await self._session.echoes():  # noqa: ASYNC110  # there is nothing that tells
-            await trio.sleep(_ECHO_SECONDS)
+        while await self._session.echoes():  # there is nothing that tells
+            await self._looks.pause(_ECHO_SECONDS)
         self._happened("noEcho")
 
     async def _watch_input(self) -> None:
         before: InputWait | None = None
         while (found := await self._input_wait()) is None or found != before:  # nothing tells
             before = found
-            await trio.sleep(_INPUT_SECONDS)
+            await self._looks.pause(_INPUT_SECONDS)
         self._happened("input", input=found)
 
     async def _input_wait(self) -> InputWait | None:
