@@ -111,6 +111,73 @@ def test_the_fixtures_are_of_the_world_of_the_test_and_a_failure_tells_of_the_pr
     assert re.search(tree, said, re.M), said
 
 
+def test_a_test_is_of_the_world_that_it_runs_in_whatever_it_is_marked_with(tmp_path: Path) -> None:
+    for package in PACKAGES.values():
+        pytest.importorskip(package)
+    program = """
+from hypothesis import HealthCheck, given, settings, strategies
+
+def drawn(test):
+    return settings(max_examples=1, suppress_health_check=list(HealthCheck))(given(number=strategies.integers())(test))
+
+async def say(client, number=1):
+    assert (await client.run(["echo", str(number)], text=True)).text == f"{number}\\n"
+
+@pytest.mark.filterwarnings("ignore:The test .* is marked with '@pytest.mark.asyncio'")
+@pytest.mark.parametrize("marked", [pytest.param(0, marks=getattr(pytest.mark, name)) for name in ("asyncio", "anyio")])
+def test_plain(exec_client, exec_process, exec_shell, marked):
+    assert exec_client.run(["echo"], text=True).text == exec_shell.run_command("echo") == "\\n"
+    exec_process(["cat"]).terminate()
+
+def test_plain_with_a_backend(exec_client, anyio_backend):
+    assert exec_client.run(["echo"], text=True).text == "\\n"
+
+@pytest.mark.asyncio
+async def test_asked_for_as_it_runs(request):
+    await say(request.getfixturevalue("exec_client"))
+
+@pytest.mark.asyncio
+@drawn
+async def test_asyncio(exec_client, number):
+    await say(exec_client, number)
+
+@pytest.mark.anyio
+@drawn
+async def test_anyio(exec_client, number):
+    await say(exec_client, number)
+
+@pytest.mark.trio
+@pytest.mark.parametrize("again", range(2))
+@drawn
+async def test_trio(exec_client, number, again):
+    await say(exec_client, number)
+"""
+    status, said = pytest_says(tmp_path, program=program)
+    assert status == 0, said
+    assert "10 passed" in said
+
+
+def test_a_failure_tells_of_what_did_not_start(tmp_path: Path) -> None:
+    program = """
+import os, signal, trio
+
+def test_refused(exec_client):
+    exec_client.run(["/nonexistent"])
+
+@pytest.mark.trio
+async def test_unanswered(exec_client, exec_server, nursery):
+    os.kill(exec_server.pid, signal.SIGSTOP)
+    nursery.start_soon(exec_client.run, ["cat"])
+    await trio.testing.wait_all_tasks_blocked()
+    os.kill(exec_server.pid, signal.SIGKILL)
+    await trio.sleep_forever()
+"""
+    status, said = pytest_says(tmp_path, program=program)
+    assert status == 1, said
+    assert "\n/nonexistent did not start\n" in said
+    assert "\ncat may have started: it was not answered\n" in said
+
+
 @pytest.mark.slow
 def test_a_failure_in_a_block_tells_of_what_ran_then(tmp_path: Path) -> None:
     program = """

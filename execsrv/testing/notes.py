@@ -48,8 +48,9 @@ class Note:
         """Pass over sizes."""
 
     def leaving(self) -> None:
-        """Look at its tree, which is about to be ended."""
-        if self._tree is None and self._exited is None:
+        """Look at its tree, which is about to be ended, where it has started."""
+        has_started = self._mirror.started or self._pid is not None
+        if self._tree is None and self._exited is None and has_started:
             self._tree = self._members()
 
     @property
@@ -83,7 +84,7 @@ class Note:
         if self._tree is not None:
             how = "was running"
         elif self._exited is None:
-            how = "did not start"
+            how = "did not start" if self._mirror.was_refused else "may have started: it was not answered"
         elif self._exited.signal is not None:
             how = f"died of {self._exited.signal}"
         else:

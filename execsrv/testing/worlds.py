@@ -29,6 +29,9 @@ NOTES = pytest.StashKey[Notes]()
 def world_of(request: pytest.FixtureRequest) -> World:
     """Return the world of a test. Raises `pytest.UsageError` for a coroutine that nobody runs."""
     node = request.node
+    test = getattr(node, "obj", None)
+    if not _is_coroutine(test):  # whatever it is marked with: the plugins leave it to pytest
+        return "plain"
     if "anyio_backend" in request.fixturenames:
         name = request.getfixturevalue("anyio_backend_name")
         return "trio" if name == "trio" else "asyncio"
@@ -36,11 +39,19 @@ def world_of(request: pytest.FixtureRequest) -> World:
         return "trio"
     if node.get_closest_marker("asyncio") is not None:
         return "asyncio"
-    if inspect.iscoroutinefunction(getattr(node, "obj", None)):
+    if inspect.iscoroutinefunction(test):
         raise pytest.UsageError(
             f"{node.name} is a coroutine, and neither pytest-trio, pytest-asyncio nor anyio is told to run it"
         )
     return "plain"
+
+
+def _is_coroutine(test: Any) -> bool:
+    """Tell whether a test is a coroutine function, also inside of what runs it: a wrapper, or Hypothesis."""
+    if hasattr(test, "hypothesis"):
+        test = test.hypothesis.inner_test
+        test = getattr(test, "_anyio_original_func", test)  # behind the first backend; it does not say `__wrapped__`
+    return inspect.iscoroutinefunction(inspect.unwrap(test, stop=inspect.iscoroutinefunction))
 
 
 @asynccontextmanager
