@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -186,3 +187,28 @@ def test_spans_leave_a_daemon(tmp_path: Path) -> None:
     sent = b"".join(bodies)
     assert b"execsrv.session sh" in sent
     assert b"builds" in sent
+
+
+def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs execsrv[otel]")
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        collector.settimeout(PATIENCE)
+        env = {
+            **os.environ,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "3600",
+            "OTEL_BSP_SCHEDULE_DELAY": "3600000",  # nothing leaves before the end
+        }
+        argv = [*EXECSRV, "serve", "--listen", f"unix://{tmp_path}/s", "--traces"]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, env=env, text=True) as server:
+            try:
+                assert server.stdout is not None
+                run_execsrv("run", "--url", server.stdout.readline().strip(), "true")
+                server.terminate()
+                with collector.accept()[0] as sending:
+                    sending.settimeout(PATIENCE)
+                    assert sending.recv(4) == b"POST"
+                    server.terminate()
+                    assert server.wait(PATIENCE) == 0
+            finally:
+                server.kill()

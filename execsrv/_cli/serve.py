@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import trio
@@ -114,12 +114,8 @@ def run_daemon(loaded: Loaded, options: DaemonOptions, read_again: Callable[[], 
         reloads.add("the settings", reload_of_settings(loaded, read_again, reloads))
     config = loaded.config
     level = "warning" if options.quiet and config.log_level != "error" else config.log_level
-    with open_log(level, config.log_format) as log, open_outlet(1, _cannot_announce) as out, ExitStack() as stack:
+    with open_log(level, config.log_format) as log, open_outlet(1, _cannot_announce) as out:
         try:
-            if config.traces:
-                from execsrv._cli.tracing import open_tracing  # for those who want them
-
-                stack.enter_context(open_tracing())
             guides = os.isatty(2) and not options.quiet and not options.codex and config.log_format != "json"
             announcement = _Announcement(log, out, options.codex, manager, guides=guides, has_page=config.web)
             was_asked = trio.run(_serve, loaded, options, reloads, announcement, manager)
@@ -153,9 +149,15 @@ async def _serve(
             nursery.start_soon(keep_joined, options.join, options.label, wait_listening, wait_ending)
         nursery.start_soon(give_back)
         config = loaded.config
-        async with open_supervisor(
+        tracing: AbstractAsyncContextManager[None] = nullcontext()
+        if config.traces:
+            from execsrv._cli.tracing import open_tracing  # for those who want them
+
+            tracing = open_tracing()
+        opening = open_supervisor(
             own_process=True, sole=True, cgroups=config.cgroup, guardian_patience=config.guardian_patience
-        ) as supervisor:
+        )
+        async with tracing, opening as supervisor:
             nursery.start_soon(manager.keep_told, lambda: supervisor.sessions)
             with trio.CancelScope() as serving:
                 nursery.start_soon(_end_start, asked, announcement, serving)

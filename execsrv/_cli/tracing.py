@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import trio
+
+from execsrv._nursery import contain
+from execsrv._threads import run_in_thread
 from execsrv.errors import InvalidConfigError
 
-_FLUSH_MILLISECONDS = 2000
+_FLUSH_SECONDS = 2.0
 
 
-@contextmanager
-def open_tracing() -> Iterator[None]:
+@asynccontextmanager
+async def open_tracing() -> AsyncIterator[None]:
     """Send spans as long as this lasts, and give the last ones a short time. Raises `InvalidConfigError`."""
     try:
         from opentelemetry import trace
@@ -22,11 +26,15 @@ def open_tracing() -> Iterator[None]:
     except ImportError as error:
         raise InvalidConfigError(f"cannot set traces: install execsrv[otel] first ({error})") from error
     # `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` go before this name.
-    provider = TracerProvider(resource=Resource({"service.name": "execsrv"}).merge(Resource.create()))
+    resource = Resource({"service.name": "execsrv"}).merge(Resource.create())
+    # At the exit of the interpreter it would wait for a collector that does not answer.
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     processor = BatchSpanProcessor(OTLPSpanExporter())
     provider.add_span_processor(processor)
     trace.set_tracer_provider(provider)
     try:
         yield
     finally:
-        processor.force_flush(_FLUSH_MILLISECONDS)
+        # The SDK keeps to no time that it is given: what has not left by then is lost, with the thread.
+        with trio.move_on_after(_FLUSH_SECONDS, shield=True):
+            await contain("sending the last spans", run_in_thread, processor.force_flush, trio.CapacityLimiter(1))
