@@ -162,6 +162,19 @@ async def test_a_cancelled_command_leaves_the_session_usable(runtime: ExecsrvRun
     assert (await said(runtime, "echo next")).output == "next\n"
 
 
+@pytest.mark.parametrize("size", [10_000, 100_000])  # what the terminal takes, and lets no key through; and beyond
+async def test_a_command_that_nobody_reads_takes_no_longer_and_does_not_stop_an_interrupt(
+    runtime: ExecsrvRuntime, size: int
+) -> None:
+    for command in ("sleep 1000", f"echo {'x' * size}"):
+        with pytest.raises(errors.CommandTimeoutError):
+            await asyncio.wait_for(said(runtime, command, timeout=0.2), PATIENCE)
+    interrupt = rex.BashInterruptAction(timeout=1, n_retry=10)
+    await asyncio.wait_for(runtime.run_in_session(interrupt), PATIENCE)
+    after = await said(runtime, "jobs; echo next")
+    assert (after.output, after.exit_code) == ("next\n", 0)
+
+
 async def test_what_ignores_an_interrupt_is_killed(runtime: ExecsrvRuntime) -> None:
     mark = new_mark()
     stubborn = f"""trap "" INT; echo deaf; exec -a {mark} sleep 1000"""

@@ -15,6 +15,7 @@ import posixpath
 import re
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,8 +63,8 @@ class _Session:
         prompt = rf"<{self._mark}:{self._number}:(\d+)>"
         # The command may have set a prompt. With the `\[\]`, which is not shown, a `set -x` prints none.
         shown = rf'PS1="<{self._mark}\[\]:{self._number}:$?>" PS2= PS0=; unset PROMPT_COMMAND'
-        await self._send(f"eval {quoted(action.command.encode())}; {{ {shown}; }} 2>/dev/null")
-        expected = await self._expect([*action.expect, prompt], action)
+        line = f"eval {quoted(action.command.encode())}; {{ {shown}; }} 2>/dev/null"
+        expected = await self._ask(line, [*action.expect, prompt], action)
         output, is_over = self._output(), expected == prompt
         if not is_over and action.check != "ignore":
             patterns = self.process.compile_pattern_list([prompt, TIMEOUT])
@@ -77,8 +78,7 @@ class _Session:
 
     async def _type(self, action: Any) -> Any:
         """Type a line for whichever program reads it. That has no exit code, which SWE-ReX gives as 0."""
-        await self._send(action.command)
-        expected = await self._expect([*action.expect, self._any_prompt], action)
+        expected = await self._ask(action.command, [*action.expect, self._any_prompt], action)
         output = self._output()
         if action.is_interactive_quit:  # of a program that may have left the terminal showing what is typed
             await self.perform(rex.BashAction(command="stty -echo", timeout=_EXIT_CODE_SECONDS))
@@ -87,35 +87,57 @@ class _Session:
         return rex.BashObservation(output=output, exit_code=0, expect_string=expected)
 
     async def _interrupt(self, action: Any) -> Any:
-        """Type Ctrl-C; what it does not end is suspended and killed, as SWE-ReX does it."""
+        """Type Ctrl-C; what it does not end is suspended and killed, as SWE-ReX does it.
+
+        The key has no effect where the terminal is full of what nobody reads: then the signal is sent. That drops
+        nothing of what was typed, and bash goes on with it: so it counts as interrupted once bash has answered.
+        """
         patterns, output = [*action.expect, self._any_prompt], ""
         for left in reversed(range(action.n_retry + 1)):
-            # The last one is a signal that bash itself ignores.
-            await (self.process.sendintr() if left else self.process.send_signal("TSTP", "foreground"))
+            by_key = left == action.n_retry > 0 and await self._type_interrupt(action.timeout)
+            if not by_key:
+                # The last one is a signal that bash itself ignores.
+                await self.process.send_signal("INT" if left else "TSTP", "foreground")
             try:
-                expected = await self._expect(patterns, action)
-                if not left:
-                    output = self._output()
-                    await self.perform(rex.BashAction(command="kill -9 %%", timeout=action.timeout, check="ignore"))
-                output = (output + self._output()).strip()
-                return rex.BashObservation(output=output, exit_code=0, expect_string=expected)
+                expected = await self._expect(patterns, action, action.timeout)
+                output += self._output()
+                if not left or (expected == self._any_prompt and not by_key):
+                    for command in [":"] if left else [":", "kill -9 %%"]:
+                        await self.perform(rex.BashAction(command=command, timeout=action.timeout, check="ignore"))
+                        output += self._output()
+                return rex.BashObservation(output=output.strip(), exit_code=0, expect_string=expected)
             except errors.CommandTimeoutError:
                 pass
         raise TIMEOUT("cannot interrupt the session: its command ignores Ctrl-C, and is not suspended")
 
-    async def _send(self, line: str) -> None:
+    async def _type_interrupt(self, seconds: float) -> bool:
+        """Type Ctrl-C. Return False where the terminal had no room for it in that time."""
         try:
-            await self.process.sendline(line)
+            async with asyncio.timeout(seconds):
+                await self.process.sendintr()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _ask(self, line: str, patterns: list[str], action: Any) -> str:
+        """Type a line, and return the pattern that matched. Raises as `_expect` does, also for want of room."""
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(action.timeout):
+                await self.process.sendline(line)
         except StdinClosedError as error:
             raise errors.SessionNotInitializedError("the bash of the session has ended") from error
+        except TimeoutError as error:
+            raise _timed_out(action) from error
+        left = None if action.timeout is None else max(0, begun + action.timeout - time.monotonic())
+        return await self._expect(patterns, action, left)
 
-    async def _expect(self, patterns: list[str], action: Any) -> str:
+    async def _expect(self, patterns: list[str], action: Any, seconds: float | None) -> str:
         """Return the pattern that matched. Raises `CommandTimeoutError`, and `pexpect.EOF` where bash has ended."""
         try:
-            return patterns[await self.process.expect(patterns, action.timeout)]
+            return patterns[await self.process.expect(patterns, seconds)]
         except TIMEOUT as error:
-            what = getattr(action, "command", "an interrupt")
-            raise errors.CommandTimeoutError(f"timeout after {action.timeout} seconds of {what!r}") from error
+            raise _timed_out(action) from error
 
     def _output(self) -> str:
         """Return what was printed in front of the match, behind the prompts of commands before."""
@@ -226,6 +248,11 @@ class ExecsrvRuntime(rex.AbstractRuntime):
     def _path(self, name: str) -> str:
         """Return the absolute path of what counts from the server's directory."""
         return posixpath.join(unquote(urlsplit(self._client.info.cwd or "file:///").path), name)
+
+
+def _timed_out(action: Any) -> errors.CommandTimeoutError:
+    what = getattr(action, "command", "an interrupt")
+    return errors.CommandTimeoutError(f"timeout after {action.timeout} seconds of {what!r}")
 
 
 def _failed(action: Any, how: str) -> str:
