@@ -213,9 +213,8 @@ class Conversation:
         self._greeted()
         machine = environment_info(self.config, passes=self.passing is not None)
         encoding = self._channel.agree(params.encoding, lambda answer: isinstance(answer.result, Initialized))
-        public_id = connection.shared.public_id
-        most, grace_ms = self.config.max_message_bytes, connection.grace_ms
-        return Initialized(connection.id, machine, PROTOCOL_VERSION, public_id, encoding, grace_ms, most)
+        told = connection.shared.public_id, encoding, connection.grace_ms, self.config.max_message_bytes
+        return Initialized(connection.id, machine, PROTOCOL_VERSION, *told)
 
     # -- out --
 
