@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import execsrv
 from execsrv import ClientConfig, InvalidParamsError, ProcessEndedError, WaitTimeoutError
@@ -158,6 +160,21 @@ async def test_a_wait_that_is_cancelled_ends_on_the_server(open_server: OpenServ
             for _ in range(20):
                 with trio.move_on_after(0.01):
                     await process.wait_for(output=b"never")
+
+
+async def test_waits_that_are_cancelled_end_where_there_is_no_room_for_another(open_server: OpenServer) -> None:
+    most = 8
+    client = await open_server("unix", ServerConfig(requests_in_flight=most)).client()
+    async with client.start(["sleep", "1000"]) as process:
+        with trio.fail_after(PATIENCE):
+            for _ in range(3):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(most):
+                        nursery.start_soon(partial(process.wait_for, output=b"never"))
+                    await trio.testing.wait_all_tasks_blocked()
+                    with pytest.raises(execsrv.BusyError):
+                        await process.wait_for(output=b"never")
+                    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("pattern", [b"end", rb"e.d"])

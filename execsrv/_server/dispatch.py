@@ -107,9 +107,13 @@ class Dispatch:
             raise
 
     def _run(self, handler: Handler, params: Struct) -> Answer:
-        """Do what a handler does at once. Raises `BusyError` where it may have to wait and too many requests do."""
+        """Do what a handler does at once. Raises `BusyError` where it may have to wait and too many requests do.
+
+        As many again may look, without any time to wait: so a wait is given up, for which there must be room.
+        """
         bound = self._caller.config.requests_in_flight
-        if handler.waits and self._in_flight >= bound:
+        looks = getattr(params, "timeout_ms", None) == 0
+        if handler.waits and self._in_flight >= bound * (1 + looks):
             raise BusyError(f"requests_in_flight ({bound}) are waiting", limit="requests_in_flight", value=bound)
         return handler.run(self._caller, params)
 
