@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -599,6 +599,19 @@ async def test_a_request_that_the_server_does_not_take_fails_alone(
         assert await anext(process.lines()) == "on"
 
 
+@asynccontextmanager
+async def listening(path: str, serve: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncIterator[None]:
+    """Have a server of our own at a path, which has `PATIENCE`."""
+    with trio.socket.socket(trio.socket.AF_UNIX) as bound:
+        await bound.bind(path)
+        bound.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, serve, [trio.SocketListener(bound)])
+            with trio.fail_after(PATIENCE):
+                yield
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_server_that_tells_its_bound_at_the_end_alone_is_believed(tmp_path: Path) -> None:
     greeting = {"sessionId": "s", "protocolVersion": "exec-server.v0", "environmentInfo": MACHINE}
     refusal = {"code": -32600, "message": "too large", "data": {"limit": "max_message_bytes", "value": MIB}}
@@ -615,17 +628,11 @@ async def test_a_server_that_tells_its_bound_at_the_end_alone_is_believed(tmp_pa
                     await stream.send_all(json.dumps({"id": None, "error": refusal}).encode() + b"\n")
                     return
 
-    with trio.socket.socket(trio.socket.AF_UNIX) as listening:
-        await listening.bind(f"{tmp_path}/s")
-        listening.listen()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, greet, [trio.SocketListener(listening)])
-            with trio.fail_after(PATIENCE):
-                async with connect(f"unix://{tmp_path}/s", reconnect=PATIENCE) as client:
-                    for _ in range(2):
-                        with pytest.raises(LimitExceededError, match=rf"max_message_bytes \({MIB}\)"):
-                            await client.files.write("/file", bytes(3 * MIB))
-            nursery.cancel_scope.cancel()
+    path = f"{tmp_path}/s"
+    async with listening(path, greet), connect(f"unix://{path}", reconnect=PATIENCE) as client:
+        for _ in range(2):
+            with pytest.raises(LimitExceededError, match=rf"max_message_bytes \({MIB}\)"):
+                await client.files.write("/file", bytes(3 * MIB))
 
 
 async def test_a_file_that_is_larger_than_a_message_of_the_client_is_read(server: Server, tmp_path: Path) -> None:
@@ -653,16 +660,10 @@ async def test_a_server_that_greets_and_hangs_up_is_no_way_back(tmp_path: Path) 
                     answer = {"id": json.loads(said)["id"], "result": greeting}
                     await stream.send_all(json.dumps(answer).encode() + b"\n")
 
-    with trio.socket.socket(trio.socket.AF_UNIX) as listening:
-        await listening.bind(f"{tmp_path}/s")
-        listening.listen()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, greet, [trio.SocketListener(listening)])
-            with trio.fail_after(PATIENCE):
-                async with connect(f"unix://{tmp_path}/s", reconnect=1) as client:
-                    with pytest.raises(ConnectionLostError, match="ended the connection; no way back within 1 s: "):
-                        await client.files.exists("/")
-            nursery.cancel_scope.cancel()
+    path = f"{tmp_path}/s"
+    async with listening(path, greet), connect(f"unix://{path}", reconnect=1) as client:
+        with pytest.raises(ConnectionLostError, match="ended the connection; no way back within 1 s: "):
+            await client.files.exists("/")
     assert 2 <= came <= 12
 
 
