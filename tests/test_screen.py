@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import execsrv
-from execsrv import ClientConfig, InvalidParamsError, WaitTimeoutError
+from execsrv import ClientConfig, ConnectionLostError, InvalidParamsError, WaitTimeoutError
 from execsrv.limits import ServerConfig
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
+from tests.relay import open_line
 
 pytest.importorskip("pyte", reason="needs execsrv[screen]")
 
@@ -358,6 +359,24 @@ async def test_who_waits_for_a_screen_behind_its_block_is_told() -> None:
             nursery.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()
         await wait()
+
+
+async def test_a_wait_for_a_screen_ends_with_what_ends_the_connection(open_server: OpenServer, tmp_path: Path) -> None:
+    server = open_server("unix", ServerConfig())
+    async with open_line(await server.url(), f"{tmp_path}/line") as line, trio.open_nursery() as nursery:
+
+        async def cut() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            line.cut()
+
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectionLostError):
+            async with (
+                execsrv.connect(line.url) as client,
+                client.start(["cat"], tty=True) as process,
+                process.watch_screen() as watched,
+            ):
+                nursery.start_soon(cut)
+                await watched.wait_for("more")
 
 
 async def test_a_screen_that_does_not_come_in_time_is_in_the_error(server: Server) -> None:

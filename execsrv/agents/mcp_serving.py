@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from hmac import compare_digest
 from typing import Any
 
@@ -18,7 +19,7 @@ from mcp.server.stdio import stdio_server
 from pydantic import ValidationError
 
 from execsrv._doors.accepting import accept
-from execsrv._doors.newcomers import Door, Newcomer, origin_of, shut
+from execsrv._doors.newcomers import Door, origin_of, shut
 from execsrv._wire.bounds import MessageBound
 from execsrv._wire.codecs import Codec
 from execsrv._wire.framing import LineBuffer
@@ -151,13 +152,7 @@ async def serve_http(server: Server[Any], url: str, token: str, listening: Calla
         socket.listen(100)
     listening(f"http://{host}:{port}{path}")
     door = Door(lambda: _PLACES, "places for peers without the token")
-    places: dict[tuple[str, int], Newcomer] = {}
-
-    def let_in(peer: tuple[str, int]) -> None:
-        if (place := places.get(peer)) is not None:
-            door.leave(place)
-
-    guarded = wrap_app(with_token(application, token.encode(), let_in), config.wsgi_max_body_size, "asgi")
+    wanted = token.encode()
     context = WorkerContext(None)
 
     async def serve_one(stream: trio.SocketStream) -> None:
@@ -167,13 +162,11 @@ async def serve_http(server: Server[Any], url: str, token: str, listening: Calla
 
         with trio.CancelScope() as scope:
             place = door.enter(origin_of(stream), hang_up)
+            guarded = with_token(application, wanted, partial(door.leave, place))
+            wrapped = wrap_app(guarded, config.wsgi_max_body_size, "asgi")
             try:
-                places[peer := stream.socket.getpeername()[:2]] = place
-                try:
-                    plain: Any = stream  # its type asks for TLS
-                    await TCPServer(guarded, config, context, ConnectionState({}), plain)
-                finally:
-                    del places[peer]
+                plain: Any = stream  # its type asks for TLS
+                await TCPServer(wrapped, config, context, ConnectionState({}), plain)
             except OSError:
                 pass  # it has gone
             finally:
@@ -186,8 +179,8 @@ async def serve_http(server: Server[Any], url: str, token: str, listening: Calla
         await accept(listener, nursery, "a peer of MCP", serve_one, door)
 
 
-def with_token(application: Application, token: bytes, let_in: Callable[[tuple[str, int]], object]) -> Application:
-    """Return an ASGI application that only those reach who have the token. `let_in` is told their addresses."""
+def with_token(application: Application, token: bytes, let_in: Callable[[], object]) -> Application:
+    """Return an ASGI application that only those reach who have the token. Each time one does, `let_in` is called."""
     wanted = b"Bearer " + token
 
     async def checked(scope: Any, receive: Any, send: Any) -> None:
@@ -196,7 +189,7 @@ def with_token(application: Application, token: bytes, let_in: Callable[[tuple[s
             return
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) == 1 and compare_digest(given[0], wanted):
-            let_in(tuple(scope["client"]))
+            let_in()
             await application(scope, receive, send)
             return
         headers = [(b"www-authenticate", b"Bearer"), (b"content-length", b"0")]

@@ -207,16 +207,18 @@ class WatchedScreen:
 
     async def keep(self, answers: bool) -> None:
         """Draw what comes, until the end."""
-        try:
-            async with open_helpers() as helpers:
-                helpers.start_soon(self._fit)
-                if answers:
-                    helpers.start_soon(self._answer)
-                while not self._is_over:
-                    self._is_over = not await self._drawing.follow()
-        finally:
-            self._is_left = True
+        async with open_helpers() as helpers:
+            helpers.start_soon(self._fit)
+            if answers:
+                helpers.start_soon(self._answer)
+            while not self._is_over:
+                self._is_over = not await self._drawing.follow()
             self._drawing.news.unpark_all()
+
+    def leave(self) -> None:
+        """Have nobody wait for more: it is drawn no longer."""
+        self._is_left = True
+        self._drawing.news.unpark_all()
 
     async def _fit(self) -> None:
         """Draw in each new size, beside a read that may wait for long."""
@@ -241,6 +243,9 @@ async def watch(process: Process, drawing: Drawing, answers: bool) -> AsyncItera
     """Keep a screen up to date in the block."""
     screen = WatchedScreen(drawing, process)
     await drawing.update()
-    async with open_helpers() as helpers:
-        helpers.start_soon(screen.keep, answers)
-        yield screen
+    try:
+        async with open_helpers() as helpers:
+            helpers.start_soon(screen.keep, answers)
+            yield screen
+    finally:
+        screen.leave()
