@@ -2,7 +2,8 @@
 
 Output is taken from the process's readers, and what lies behind a match is given back to them: whoever reads next, in
 whatever way, goes on there. While a pattern is looked for, only what is new is searched, and a little before it; so the
-time is in proportion to the output.
+time of one call is in proportion to the output. It begins with all that is there, since what matches must not depend on
+the pieces: one more reason for a window of moderate size.
 """
 
 from __future__ import annotations
