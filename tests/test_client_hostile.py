@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -136,6 +136,30 @@ async def test_what_fits_into_no_message_is_the_error_of_its_call(
                 await call()
         await other.write(b"still here")
         assert await anext(other.output) == b"still here"
+
+
+@pytest.mark.few(6)
+@pytest.mark.parametrize("bounded", ["client", "server"])
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+async def test_what_fits_into_a_message_to_the_byte_is_sent(
+    open_server: OpenServer, transport: str, tmp_path: Path, encoding: Literal["json", "msgpack"], bounded: str
+) -> None:
+    server = open_server(transport, ServerConfig(max_message_bytes=MIB if bounded == "server" else 64 * MIB))
+    config = ClientConfig(max_message_bytes=MIB if bounded == "client" else 64 * MIB, encoding=encoding)
+    client = await server.client(config)
+    await client.run(["true"])  # which leaves the smallest ids behind
+    with pytest.raises(LimitExceededError) as caught:
+        await client.run(["true", *["x" * 100_000] * 11])
+    has = re.search(r"^argv\[1\] is too large with 100000 bytes: the message would have ([0-9]+)", str(caught.value))
+    assert has is not None
+    fitting = 1_100_000 - (int(has[1]) - MIB)
+    words = ["true", *["x" * 95_000] * 10]
+    assert (await client.run([*words, "x" * (fitting - 950_000)])).exit_code == 0
+    with pytest.raises(LimitExceededError, match=f"the message would have {MIB + 1}, "):
+        await client.run([*words, "x" * (fitting - 950_000 + 1)])
+    body = bytes((MIB - 1000) * (3 if encoding == "json" else 4) // 4)
+    await client.files.write(tmp_path / "file", body)
+    assert (tmp_path / "file").read_bytes() == body
 
 
 TIMES: dict[str, tuple[Any, str]] = {

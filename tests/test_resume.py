@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -30,6 +31,7 @@ from tests.conftest import OpenServer, Server
 from tests.peers import MACHINE, PATIENCE, Peer, b64, open_peer
 from tests.processes import marked, new_mark, until_gone, until_marked
 from tests.relay import Line, open_line
+from tests.test_reloading import running
 
 
 @contextmanager
@@ -633,6 +635,29 @@ async def test_a_server_that_tells_its_bound_at_the_end_alone_is_believed(tmp_pa
         for _ in range(2):
             with pytest.raises(LimitExceededError, match=rf"max_message_bytes \({MIB}\)"):
                 await client.files.write("/file", bytes(3 * MIB))
+
+
+async def test_the_bound_of_the_server_is_the_one_that_it_told_last(tmp_path: Path) -> None:
+    file = tmp_path / "execsrv.toml"
+    file.write_text("")
+    words = ["x" * 100_000] * 15
+    with running("--listen", f"unix://{tmp_path}/s", "--config", str(file), "--resume-grace", "300") as server:
+
+        async def resume_with(bound: int) -> None:
+            file.write_text(f"max_message_bytes = {bound}\n")
+            server.process.send_signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(server.until, "reloaded the settings")
+            line.cut()
+            await client._connection.wait_interrupted(True)
+            await client._connection.wait_interrupted(False)
+
+        with trio.fail_after(PATIENCE):
+            async with open_line(server.url, f"{tmp_path}/line") as line, connect(line.url, reconnect=300) as client:
+                await resume_with(MIB)
+                with pytest.raises(LimitExceededError, match=rf"max_message_bytes \({MIB}\)"):
+                    await client.run(["true", *words])
+                await resume_with(2 * MIB)
+                assert (await client.run(["true", *words])).exit_code == 0
 
 
 async def test_a_file_that_is_larger_than_a_message_of_the_client_is_read(server: Server, tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ class MessageChannel(Protocol):
     async def send_rest(self) -> None:
         """Send what `send_now` has left. Raises as `send` does."""
 
+    def size_of(self, message: Message) -> int:
+        """Return how many bytes the peer counts for a message, in the encoding that is agreed upon. It is encoded."""
+
     async def receive(self) -> Message | None:
         """Return the next message, None at the end. Raises `ProtocolError`. Cancelling loses nothing."""
 

@@ -113,5 +113,11 @@ class EncodedChannel:
     async def send_rest(self) -> None:
         """Do nothing, where a transport does not say otherwise: nothing was sent at once."""
 
+    def size_of(self, message: Message) -> int:
+        """Return how many bytes a message has, as msgpack also where only the answer that turns to it is awaited."""
+        codec = self._codec if self._is_last_json is None else PackedCodec()
+        codec.encode_into(message, encoded := bytearray())
+        return len(encoded)
+
     def hear(self, take: Callable[[Message], bool]) -> None:
         """Do nothing: messages are there when `receive` has read them."""

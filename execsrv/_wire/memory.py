@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 import trio
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, msgpack
 
 from execsrv._budget.budget import Budget
 from execsrv._wire.channel import CLOSED_IN_ORDER
@@ -69,6 +69,10 @@ class MemoryChannel:
 
     async def send_rest(self) -> None:
         """Do nothing: no part of a message is ever left."""
+
+    def size_of(self, message: Message) -> int:
+        """Return how many bytes it has in the densest encoding: it is bounded as elsewhere, though none is used."""
+        return len(msgpack.encode(message))
 
     async def receive(self) -> Message | None:
         """Return the next message, None at the end.

@@ -20,7 +20,7 @@ from execsrv._lent import Lent
 from execsrv._nursery import happened, open_helpers
 from execsrv._wire.channel import MessageChannel
 from execsrv._wire.codecs import decode_params
-from execsrv.client.parameters import check_size, checked, told_bound
+from execsrv.client.parameters import ENVELOPE_BYTES, check_size, checked, told_bound
 from execsrv.client.pending import PendingCall
 from execsrv.errors import (
     BadAnswerError,
@@ -52,7 +52,8 @@ class Calls:
     """
 
     def __init__(self, heard: Callable[[Notification], Callable[[], Awaitable[None]] | None], max_bytes: int) -> None:
-        self._heard, self._max_bytes = heard, max_bytes
+        self._heard = heard
+        self._max_bytes = self._own_bytes = max(max_bytes, ENVELOPE_BYTES)  # less is for what we take in
         self._ids = count(1)
         self._pending: dict[MessageId | None, PendingCall] = {}
         self._outbound, self._to_write = trio.open_memory_channel[PendingCall](0)
@@ -197,9 +198,8 @@ class Calls:
             self._pending.pop(asked.request.id, None)
 
     def _register(self, method: str, params: Struct) -> PendingCall:
-        params = checked(method, params)
-        check_size(method, params, self._max_bytes)
-        asked = PendingCall(Request(next(self._ids), method, params))
+        asked = PendingCall(Request(next(self._ids), method, checked(method, params)))
+        check_size(asked.request, self._max_bytes, self._channel)
         self._pending[asked.request.id] = asked
         return asked
 
@@ -237,7 +237,7 @@ class Calls:
                 match message:
                     case Failure(None, error):
                         said, self.brought = f"the server ended the connection: {error.message}", "refusal"
-                        self.learn_bound(told_bound(error.data))
+                        self.learn_bound(told_bound(error.data), ended=True)
                     case Response() | Failure():
                         self._answer(message)
                     case Notification():
@@ -252,13 +252,13 @@ class Calls:
             return f"the server broke the protocol: {error}"
         return said or (channel.goodbye and f"the server ended the connection: {channel.goodbye}")
 
-    def learn_bound(self, bound: int | UnsetType) -> None:
-        """Let what is above the server's bound of a message fail, now and later, where that is known."""
-        if isinstance(bound, int) and bound < self._max_bytes:
-            self._max_bytes = bound
-            for asked in [asked for asked in self._pending.values() if asked.sent]:
+    def learn_bound(self, bound: int | UnsetType, *, ended: bool = False) -> None:
+        """Keep to the server's bound of a message, where that is known. What `ended` a channel fails if it is above."""
+        if isinstance(bound, int):
+            self._max_bytes = min(bound, self._own_bytes)
+            for asked in [asked for asked in self._pending.values() if ended and asked.sent]:
                 try:
-                    check_size(asked.request.method, asked.request.params, bound)
+                    check_size(asked.request, self._max_bytes, self._channel)
                 except LimitExceededError as error:
                     self._answer(Failure(asked.request.id, ErrorObject(*error.to_wire())))
 

@@ -15,9 +15,10 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from execsrv._wire.channel import MessageChannel
 from execsrv.client.file_paths import sent_path
 from execsrv.errors import InvalidParamsError, LimitExceededError
-from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Size
+from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Request, Size
 
 P = TypeVar("P", bound=msgspec.Struct)
 
@@ -36,8 +37,8 @@ WRITE_BYTES = 256 * 1024
 _QUOTED_CHARACTERS = 500
 """The most of a wrong argument that its error shows."""
 
-_ENVELOPE_BYTES = 64 * 1024
-"""Room in a message for what is around its parameters. What fits into it is always sent."""
+ENVELOPE_BYTES = 64 * 1024
+"""Room in a message for what is around its parameters, in any encoding."""
 
 
 def checked(method: str, params: msgspec.Struct) -> msgspec.Struct:
@@ -61,16 +62,19 @@ def _unsendable(params: msgspec.Struct) -> str | None:
     return None
 
 
-def check_size(method: str, params: msgspec.Struct, max_bytes: int) -> None:
-    """Raise `LimitExceededError` for parameters that make a message above `max_bytes`, naming the largest of them."""
-    if method in ("process/write", "fs/writeBlock"):
+def check_size(request: Request, max_bytes: int, channel: MessageChannel | None) -> None:
+    """Raise `LimitExceededError` for a request of a size above `max_bytes`, naming the largest of its parameters."""
+    if request.method in ("process/write", "fs/writeBlock"):
         return  # it is cut already
-    size = len(msgspec.json.encode(params))
-    if size <= max_bytes - _ENVELOPE_BYTES or size <= _ENVELOPE_BYTES:
+    if channel is None or len(msgspec.json.encode(request.params)) <= max_bytes - ENVELOPE_BYTES:
         return
-    field, largest = max(_strings("", msgspec.to_builtins(params)), key=lambda named: named[1])
+    if (size := channel.size_of(request)) <= max_bytes:
+        return
+    plain = msgspec.to_builtins(request.params, builtin_types=(bytes,))
+    field, largest = max(_strings("", plain), key=lambda named: named[1], default=("params", size))
     raise LimitExceededError(
-        f"{field} is too large with {largest} bytes: no message may have more than max_message_bytes ({max_bytes})",
+        f"{field} is too large with {largest} bytes: the message would have {size},"
+        f" and none may have more than max_message_bytes ({max_bytes})",
         limit="max_message_bytes",
         value=max_bytes,
         field=field,
@@ -97,6 +101,8 @@ def _strings(name: str, value: Any) -> Iterator[tuple[str, int]]:
                 yield from _strings(f"{name}[{index}]", part)
         case str():
             yield name, len(value.encode())
+        case bytes():
+            yield name, len(value)
 
 
 def pieces(data: Data, size: int) -> Iterator[bytes]:
