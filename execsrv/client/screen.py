@@ -170,11 +170,12 @@ class Drawing:
 class WatchedScreen:
     """A screen that is kept up to date. Made by `Process.watch_screen`."""
 
-    def __init__(self, drawing: Drawing, process: Process) -> None:
+    def __init__(self, drawing: Drawing, process: Process, left: trio.Event) -> None:
         self._drawing = drawing
         self._process = process
         self._new_size = drawing.has_new_size
-        self._is_over = self._is_left = False
+        self._left = left
+        self._is_over = False
 
     @property
     def now(self) -> Screen:
@@ -198,7 +199,7 @@ class WatchedScreen:
             while not (wanted(self.now) if callable(wanted) else wanted in self.now.text):
                 if self._is_over:
                     raise EOFError(f"the terminal is at its end, and {wanted!r} is not on its screen:\n{self.now.text}")
-                if self._is_left:
+                if self._left.is_set():
                     raise trio.ClosedResourceError(f"the block of the screen of process {self._process.id} was left")
                 await self._drawing.news.park()
             return self.now
@@ -214,11 +215,6 @@ class WatchedScreen:
             while not self._is_over:
                 self._is_over = not await self._drawing.follow()
             self._drawing.news.unpark_all()
-
-    def leave(self) -> None:
-        """Have nobody wait for more: it is drawn no longer."""
-        self._is_left = True
-        self._drawing.news.unpark_all()
 
     async def _fit(self) -> None:
         """Draw in each new size, beside a read that may wait for long."""
@@ -241,11 +237,12 @@ class WatchedScreen:
 @asynccontextmanager
 async def watch(process: Process, drawing: Drawing, answers: bool) -> AsyncIterator[WatchedScreen]:
     """Keep a screen up to date in the block."""
-    screen = WatchedScreen(drawing, process)
+    screen = WatchedScreen(drawing, process, left := trio.Event())
     await drawing.update()
     try:
         async with open_helpers() as helpers:
             helpers.start_soon(screen.keep, answers)
             yield screen
     finally:
-        screen.leave()
+        left.set()
+        drawing.news.unpark_all()
