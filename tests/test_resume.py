@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -603,12 +603,17 @@ async def test_a_request_that_the_server_does_not_take_fails_alone(
 
 @asynccontextmanager
 async def listening(path: str, serve: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncIterator[None]:
-    """Have a server of our own at a path, which has `PATIENCE`."""
+    """Have a server of our own at a path, which has `PATIENCE`, and whose peers may hang up on what it says."""
+
+    async def heed(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await serve(stream)
+
     with trio.socket.socket(trio.socket.AF_UNIX) as bound:
         await bound.bind(path)
         bound.listen()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, serve, [trio.SocketListener(bound)])
+            nursery.start_soon(trio.serve_listeners, heed, [trio.SocketListener(bound)])
             with trio.fail_after(PATIENCE):
                 yield
             nursery.cancel_scope.cancel()
