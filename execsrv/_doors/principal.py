@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from execsrv.errors import UnauthorizedError
+from execsrv.errors import ForbiddenError, UnauthorizedError
 from execsrv.protocol.roles import Role
 
 
@@ -19,6 +19,12 @@ class Principal(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.role.word})"
+
+    def check(self, needed: Role, what: str) -> None:
+        """Raise `ForbiddenError` where the role does not suffice for something, the subject of the error's sentence."""
+        if self.role < needed:
+            text = f"{what} needs the role {needed.word}, and this is a {self.role.word}"
+            raise ForbiddenError(text, role=self.role.word, needed=needed.word)
 
 
 Identify = Callable[[str | None], Principal]

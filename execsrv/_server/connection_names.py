@@ -14,7 +14,7 @@ from execsrv._server.sessions import Sessions
 from execsrv._server.sharing import Shared, Terms, unknown
 from execsrv._server.visits import Visits
 from execsrv._wire.quoting import quoted
-from execsrv.errors import ForbiddenError, InvalidParamsError, LimitExceededError, NameTakenError
+from execsrv.errors import InvalidParamsError, LimitExceededError, NameTakenError
 from execsrv.limits import ServerConfig
 from execsrv.protocol.roles import Role
 from execsrv.protocol.sharing import MOST_NAME_CHARACTERS
@@ -73,10 +73,8 @@ class Directory:
 
         Raises `ForbiddenError`, `InvalidParamsError`, `NameTakenError` and `LimitExceededError`.
         """
-        if principal.role < Role.VIEWER and (terms.name is not None or terms.keep is not None):
-            role, needed = principal.role.word, Role.VIEWER.word
-            text = f"`initialize` with `name` or `keep` needs the role {needed}, and this is a {role}"
-            raise ForbiddenError(text, role=role, needed=needed)
+        if terms.name is not None or terms.keep is not None:
+            principal.check(Role.VIEWER, "`initialize` with `name` or `keep`")
         if (name := terms.name) is not None:
             if len(name) > MOST_NAME_CHARACTERS or not re.fullmatch(_NAME, name):
                 text = (

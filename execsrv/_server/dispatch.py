@@ -25,11 +25,10 @@ from execsrv._wire.bounds import LARGE_BYTES
 from execsrv._wire.call_bounds import decode_call, decode_in_steps
 from execsrv._wire.quoting import quoted
 from execsrv._wire.turns import in_turns
-from execsrv.errors import BusyError, ForbiddenError, UnknownMethodError
+from execsrv.errors import BusyError, UnknownMethodError
 from execsrv.limits import KIB
 from execsrv.protocol import METHODS, Initialize, Initialized, MessageId, Request, Response
 from execsrv.protocol.methods import Method
-from execsrv.protocol.roles import Role
 
 Greet = Callable[[Initialize], Awaitable[Initialized]]
 
@@ -80,7 +79,7 @@ class Dispatch:
             raise UnknownMethodError(f"unknown method {quoted(request.method)}", method=request.method)
         if self._handshake.state is State.READY:
             if self._caller.principal.role < method.role:
-                raise _forbidden(request.method, self._caller.principal.role, method.role)
+                self._caller.principal.check(method.role, f"`{request.method}`")
             self._caller.allowance.requests.take()
             if request.method not in HANDLERS:
                 self._load(request.method, method)
@@ -166,8 +165,3 @@ class Dispatch:
         finally:
             self._in_flight -= 1
             self._caller.allowance.for_messages.give(held)
-
-
-def _forbidden(method: str, role: Role, needed: Role) -> ForbiddenError:
-    text = f"`{method}` needs the role {needed.word}, and this is a {role.word}"
-    return ForbiddenError(text, role=role.word, needed=needed.word)

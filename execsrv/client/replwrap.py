@@ -47,7 +47,7 @@ def _lines(command: str, mode: TextMode) -> list[str]:
 
 def _lines_for_bash(command: str, mode: TextMode) -> list[str]:
     """Return the lines in which a command is typed to a bash: the words of an `eval`, where one is too long."""
-    lines = _LINE_END.split(command)
+    lines = _lines(command, mode)
     encoded = [bytes(as_bytes(line, mode, "command") or b"") for line in lines]
     if max(map(len, encoded)) <= MAX_LINE_BYTES:
         return lines

@@ -7,7 +7,7 @@ import math
 from execsrv._server.methods.table import Caller, handles
 from execsrv._server.sharing import Shared
 from execsrv._wire.quoting import quoted
-from execsrv.errors import ForbiddenError, InvalidParamsError, NotReadyError
+from execsrv.errors import InvalidParamsError, NotReadyError
 from execsrv.protocol import (
     ConnectionEnd,
     ConnectionGrant,
@@ -79,9 +79,7 @@ def connection_end(caller: Caller, params: ConnectionEnd) -> Nothing:
     if params.connection is None:
         caller.shared.ends_with_channel = True  # which hears the answer
         return Nothing()
-    if caller.principal.role < Role.OWNER:
-        text = f"to end another connection needs the role owner, and this is a {caller.principal.role.word}"
-        raise ForbiddenError(text, role=caller.principal.role.word, needed=Role.OWNER.word)
+    caller.principal.check(Role.OWNER, "to end another connection")
     _owned(caller, params.connection).end()
     return Nothing()
 

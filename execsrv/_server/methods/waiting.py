@@ -27,7 +27,7 @@ from execsrv._server.methods.process_passing import check_has_streams
 from execsrv._server.methods.table import Caller, Later, handles_later
 from execsrv._server.ports import accepts, addresses_of
 from execsrv._server.session import Session
-from execsrv.errors import ForbiddenError, InvalidParamsError
+from execsrv.errors import InvalidParamsError
 from execsrv.protocol import (
     Chunk,
     Happening,
@@ -72,9 +72,8 @@ def process_wait_for(caller: Caller, params: ProcessWaitFor) -> Later[ProcessHap
     session = required_session(caller, params.process_id)
     if params.output or params.idle_ms is not None or params.input:
         check_has_streams(session, "watched")
-    if params.port is not None and caller.principal.role < Role.OWNER:
-        text = f"`port` reaches the network, which needs the role owner, and this is a {caller.principal.role.word}"
-        raise ForbiddenError(text, role=caller.principal.role.word, needed=Role.OWNER.word)
+    if params.port is not None:
+        caller.principal.check(Role.OWNER, "`port` reaches the network, which")
     if params.no_echo and not session.is_terminal:
         raise InvalidParamsError(f"process {session.id} has no terminal, and so no echo", field="noEcho")
     if params.after_offset is not None and not params.after_seq:
