@@ -44,8 +44,8 @@ FOLLOWED = [("tutorial.md", "#"), ("tasks.md", "##"), ("testing.md", "##"), ("co
 SECTIONS = [section for page, heading in FOLLOWED for section in sections(page, heading)]
 
 
-_QUIET = {"PYTHONWARNINGS": "ignore:The configuration option"}
-"""pytest-asyncio asks all who have it to choose a scope of loops; the pages are followed by people without it."""
+_QUIET = {"PYTEST_ADDOPTS": "-o asyncio_default_fixture_loop_scope=function"}
+"""pytest-asyncio asked all who had it to choose a scope of loops; the pages are followed by people without it."""
 
 
 @pytest.fixture(scope="module")

@@ -142,8 +142,15 @@ async def test_asyncio(exec_client, number):
     await say(exec_client, number)
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @drawn
 async def test_anyio(exec_client, number):
+    await say(exec_client, number)
+
+@pytest.mark.anyio  # one function each: before 4.16, anyio drew for every backend in the first
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+@drawn
+async def test_anyio_on_trio(exec_client, number):
     await say(exec_client, number)
 
 @pytest.mark.trio

@@ -75,6 +75,7 @@ def _of_option(option: Option) -> tuple[Any, Any]:
 
 
 def _of_argument(argument: Argument) -> tuple[Any, Any]:
-    nothing: Any = inspect.Parameter.empty if argument.needed else [] if argument.many else None
-    text: Any = list[str] if argument.many else str if argument.needed else str | None
-    return Annotated[text, typer.Argument(metavar=argument.label)], nothing
+    text: Any = list[str] if argument.many else str
+    if argument.needed:
+        return Annotated[text, typer.Argument(metavar=argument.label)], inspect.Parameter.empty
+    return Annotated[text | None, typer.Argument(metavar=argument.label)], None
