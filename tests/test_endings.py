@@ -298,6 +298,7 @@ async def test_an_order_to_end_in_the_very_moment_of_the_end_is_none() -> None:
             await peer.handshake()
             await peer.start("p", ["sleep", "1000"])
             (session,) = next(iter(connections._by_id.values())).sessions
+            await trio.testing.wait_all_tasks_blocked()  # its task may still have to begin
             instrument, last = TerminatesBefore(session), trio.Event()
 
             async def helper() -> None:
