@@ -251,6 +251,47 @@ async def test_two_hundred_end_at_once(supervisor: Supervisor) -> None:
     assert not marked(mark)
 
 
+async def test_one_look_does_for_many_that_are_asked_to_end(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    read = subreaper.Strays._read
+
+    def counted(strays: subreaper.Strays) -> bytes:
+        nonlocal looks
+        looks += 1
+        return read(strays)
+
+    monkeypatch.setattr(subreaper.Strays, "_read", counted)
+    mark = new_mark()
+    all_of_them = [start_marked(supervisor, f"exec -a {mark} sleep 1000") for _ in range(10)]
+    await until_marked(mark, 10)
+    looks = 0
+    with supervisor.one_look():
+        for spawned in all_of_them:
+            spawned.tree.ask_to_end_now()
+    assert looks <= 1
+    await until_gone(mark)
+    for spawned in all_of_them:
+        await end(spawned)
+
+
+async def test_who_becomes_an_orphan_after_that_one_look_is_asked_to_end_as_well(supervisor: Supervisor) -> None:
+    """What a leader that has ended meanwhile leaves is not to be taken for nothing."""
+    mark = new_mark()
+    first = start_marked(supervisor, f"exec -a {mark} sleep 1000")
+    other = start_marked(supervisor, f"(exec -a {mark} sleep 1000) & exec -a {mark} sleep 1000")
+    await until_marked(mark, 3)
+    with supervisor.one_look():
+        first.tree.ask_to_end_now()
+        other.tree.leader.send(signal.SIGKILL)
+        os.waitid(os.P_PID, other.tree.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222  # nobody else has a turn here
+        other.tree.ask_to_end_now()
+    await until_gone(mark)
+    for spawned in (first, other):
+        await end(spawned)
+
+
 async def test_the_end_of_many_lets_others_have_their_turns(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,10 +99,10 @@ class Leader:
     @property
     def has_ended(self) -> bool:
         """True once it has ended, also when the way it did is not known yet."""
+        if self._pidfd is not None:
+            return self._status is not None or pidfd.has_ended(self._pidfd)
         if self.exit_status() is not None:
             return True
-        if self._pidfd is not None:
-            return pidfd.has_ended(self._pidfd)
         try:
             return not proc.living(self.pid)
         except OSError:

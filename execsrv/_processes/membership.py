@@ -257,11 +257,11 @@ class ByDescent:
         return (yield from _family_of(lambda: self._look(tree), tree.reaper))
 
     def _look(self, tree: ProcessTree) -> Steps[list[int]]:
-        leader = [] if tree.leader.has_ended else [tree.pid]
-        others = self._strays.unattributed if not leader and self._register.is_alone(tree) else ()
+        leader = [tree.pid] if (is_led := not tree.leader.has_ended) else []
+        others = self._strays.unattributed if not is_led and self._register.is_alone(tree) else ()
         if tree.reaper is not None and not tree.reaper.has_ended:
             leader += proc.children(tree.reaper.pid)
-        return leader + (yield from self._strays.of(tree.number, *others))
+        return leader + (yield from self._strays.of(tree.number, *others, is_led=is_led))
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:
         return self._register.session_of(pid) == tree.number or pid in self._strays

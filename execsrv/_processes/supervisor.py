@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, nullcontext
 
 import trio
 
@@ -108,6 +108,10 @@ class Supervisor:
     def expect_starts(self) -> None:
         """Have the guardian ready by the time of the first start, where there can be one."""
         self.register.used.set()
+
+    def one_look(self) -> AbstractContextManager[None]:
+        """Let one look for strays do for all sessions in a block whose leader lives. It must not await."""
+        return nullcontext() if self._strays is None else self._strays.one_look()
 
     def spare_descriptors(self) -> AbstractContextManager[None]:
         """Leave the descriptors that are kept for ends to the block, which must not await."""

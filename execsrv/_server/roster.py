@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator
 import trio
 
 from execsrv._memory import freed, let_go
+from execsrv._processes.supervisor import Supervisor
 from execsrv._server.outbox import Outbox
 from execsrv._server.session import Session
 from execsrv._server.starting import Starting
@@ -16,8 +17,9 @@ from execsrv.errors import LimitExceededError, ProcessExistsError
 class Roster:
     """All that run and those that have ended and can still be asked for, oldest first. It starts none."""
 
-    def __init__(self, visited: Container[str]) -> None:
+    def __init__(self, supervisor: Supervisor, visited: Container[str]) -> None:
         """No session gets an id that is among the `visited`: its connection calls one of another so."""
+        self.supervisor = supervisor
         self._visited = visited
         self._outbox: Outbox | None = None
         self._is_alone = False  # nobody hears of them, and none waits for anybody
@@ -116,16 +118,18 @@ class Roster:
         for starting in self._starting.values():
             starting.terminate("disconnected", grace)
         graces = [session.grace(grace) for session in self._by_id.values()] + [grace] * len(self._starting)
-        for session in self._by_id.values():
-            session.terminate("disconnected", session.grace(grace))
+        with self.supervisor.one_look():
+            for session in self._by_id.values():
+                session.terminate("disconnected", session.grace(grace))
         return max(graces, default=0)
 
     def shut_down(self, grace: float) -> None:
         """Have every session end with the server, each in that time or less."""
         for starting in self._starting.values():
             starting.terminate("shutdown", grace)
-        for session in self._by_id.values():
-            session.terminate("shutdown", min(grace, session.grace(grace)))
+        with self.supervisor.one_look():
+            for session in self._by_id.values():
+                session.terminate("shutdown", min(grace, session.grace(grace)))
 
     async def wait_over(self) -> None:
         """Wait until nothing runs any more."""

@@ -54,8 +54,7 @@ class Sessions(Roster):
     def __init__(
         self, supervisor: Supervisor, config: ServerConfig, allowance: Allowance, visited: Container[str]
     ) -> None:
-        super().__init__(visited)
-        self.supervisor = supervisor
+        super().__init__(supervisor, visited)
         self._allowance = allowance
         self._config = config
         self._nursery: trio.Nursery | None = None
@@ -78,7 +77,7 @@ class Sessions(Roster):
         """Start nothing from now on. Those that run are cancelled, and hear of it here: they wait behind shields."""
         self._nursery = None
         self._is_cancelled = True
-        with ExitStack() as all_of_them:
+        with self.supervisor.one_look(), ExitStack() as all_of_them:
             for session in self:
                 all_of_them.callback(session.heed_cancel)
         if self._runners is not None:
