@@ -8,8 +8,11 @@ asked for again and again. See pidfd_open(2), pidfd_send_signal(2), waitid(2).
 from __future__ import annotations
 
 import logging
+import math
 import os
 import resource
+import time
+from collections.abc import Callable
 from functools import cache
 
 import trio
@@ -47,7 +50,11 @@ class Leader:
     def __init__(self, pid: int, pidfd: int | None) -> None:
         """Watch the child `pid`. Takes ownership of its pidfd, None where this machine refuses one."""
         self.pid = pid
+        self.ended_at = math.inf
+        """When it was first known how it has ended, by `time.perf_counter`."""
         self.is_reaped = False
+        self.when_reaped: Callable[[Leader], None] | None = None
+        """Called as it is reaped, by us or by others: from then on its pid may be another's."""
         self.is_closed = False
         """True when nobody holds it any more."""
         self.usage: resource.struct_rusage | None = None
@@ -117,9 +124,11 @@ class Leader:
         except ChildProcessError:
             # Somebody else in this program waited for any child, and has the status; all we know is that it ended.
             logger.warning("the exit status of process %d was taken by other code of this program", self.pid)
-            self._status, self.is_reaped = ExitStatus(255), True
+            self._status = ExitStatus(255)
+            self._note_reaped()
             return self._status
         if result is not None:
+            self.ended_at = time.perf_counter()
             if result.si_code == os.CLD_EXITED:
                 self._status = ExitStatus(result.si_status)
             else:
@@ -129,12 +138,17 @@ class Leader:
     def reap(self) -> bool:
         """Reap it if it has ended and no debugger holds it. Return whether it is reaped."""
         if self.exit_status() is not None and not self.is_reaped:
-            self.is_reaped = True
+            self._note_reaped()
             try:
                 self.usage = os.wait4(self.pid, 0)[2]
             except ChildProcessError:
                 pass  # other code of this program was faster; its status is known
         return self.is_reaped
+
+    def _note_reaped(self) -> None:
+        self.is_reaped = True
+        if self.when_reaped is not None:
+            self.when_reaped(self)
 
     def send(self, number: int) -> bool:
         """Signal it alone, which is not reaped. Return whether it lives, also where we may not."""

@@ -11,6 +11,7 @@ process belongs to by what it carries.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -91,8 +92,14 @@ class Register:
         self.trees[tree.number] = tree
         self.starting.discard(tree.number)
         self._leaders[tree.pid] = tree.leader, tree.number
+        tree.leader.when_reaped = self._forget
         if tree.reaper is not None:
             self.helpers.add(tree.reaper.pid)
+
+    def end(self, tree: ProcessTree) -> None:
+        """Note that a session is being ended."""
+        if tree.number in self.trees:
+            self.ending.add(tree.number)
 
     def leave(self, tree: ProcessTree) -> None:
         """Forget a session that is over."""
@@ -123,7 +130,8 @@ class Register:
 
     def is_alone(self, tree: ProcessTree) -> bool:
         """Tell whether no other session goes on, so that whoever belongs to nobody is of this one."""
-        return (self.trees.keys() | self.starting) - self.ending <= {tree.number}
+        goes_on = tree.number in self.trees and tree.number not in self.ending
+        return len(self.trees) + len(self.starting) - len(self.ending) == goes_on
 
     def may_be_starting(self, number: int | None) -> bool:
         """Tell whether a child of ours in that session, or in none, may be a leader that is not entered yet."""
@@ -131,23 +139,17 @@ class Register:
 
     def owns(self, pid: int) -> bool:
         """Tell whether a child is a leader that is not reaped, or a helper."""
-        return not self.unowned([pid])
+        return pid in self._leaders or pid in self.helpers
 
-    def unowned(self, pids: list[int]) -> list[int]:
-        """Return those of some children that are no leaders, or reaped ones, and no helpers."""
-        leaders, helpers = self._leaders, self.helpers
-        return [pid for pid in pids if pid not in helpers and not (pid in leaders and not leaders[pid][0].is_reaped)]
-
-    def _led_by(self, pid: int) -> int | None:
-        """Return the number of the session whose leader a process is."""
-        leader, number = self._leaders.get(pid, (None, None))
-        return None if leader is None or leader.is_reaped else number
+    def unowned(self, pids: set[int]) -> set[int]:
+        """Return those of some children that are no leaders, and no helpers."""
+        return pids - self._leaders.keys() - self.helpers
 
     def living_session_of(self, pid: int) -> int | None:
         """Return what `session_of` does, but None for a leader that has ended."""
-        leader, number = self._leaders.get(pid, (None, None))
-        if leader is None or leader.is_reaped:
+        if pid not in self._leaders:
             return self.session_of(pid)
+        leader, number = self._leaders[pid]
         return number if leader.exit_status() is None else None
 
     def session_of(self, pid: int) -> int | None:
@@ -162,12 +164,9 @@ class Register:
         number = self.mark.session_of(pid) if self.mark else None
         if number is not None:
             return number if number in self.trees or number in self.starting else UNKNOWN
-        if self._leaders:
-            try:
-                number = self._led_by(os.getsid(pid))
-            except OSError:
-                pass
-        return number
+        with suppress(OSError):
+            return self._leaders.get(os.getsid(pid), (None, None))[1] if self._leaders else None
+        return None
 
 
 class ByWalk:
@@ -227,7 +226,7 @@ class ByWalk:
         return number == tree.number or (number == UNKNOWN and self._register.is_alone(tree))
 
     def ending(self, tree: ProcessTree) -> None:
-        self._register.ending.add(tree.number)
+        self._register.end(tree)
 
     def ended(self, tree: ProcessTree) -> None:
         if (mark := self._register.mark) is not None and proc.has_ended_child():
@@ -257,17 +256,18 @@ class ByDescent:
         return (yield from _family_of(lambda: self._look(tree), tree.reaper))
 
     def _look(self, tree: ProcessTree) -> Steps[list[int]]:
-        leader = [tree.pid] if (is_led := not tree.leader.has_ended) else []
-        others = self._strays.unattributed if not is_led and self._register.is_alone(tree) else ()
+        leader = [] if tree.leader.has_ended else [tree.pid]
+        since = self._strays.asked_since if leader else tree.leader.ended_at
+        others = self._strays.unattributed if not leader and self._register.is_alone(tree) else ()
         if tree.reaper is not None and not tree.reaper.has_ended:
             leader += proc.children(tree.reaper.pid)
-        return leader + (yield from self._strays.of(tree.number, *others, is_led=is_led))
+        return leader + (yield from self._strays.of(tree.number, *others, since=math.inf if others else since))
 
     def belongs(self, tree: ProcessTree, pid: int) -> bool:
         return self._register.session_of(pid) == tree.number or pid in self._strays
 
     def ending(self, tree: ProcessTree) -> None:
-        self._register.ending.add(tree.number)
+        self._register.end(tree)
 
     def ended(self, tree: ProcessTree) -> None:
         self._register.leave(tree)

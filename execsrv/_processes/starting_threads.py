@@ -136,9 +136,10 @@ def open_children_of(thread: int) -> int:
 
 
 def read_whole(descriptor: int) -> bytes:
-    """Return all of such a list, as it is now."""
+    """Return all of such a list, as it is now. Nobody else may be reading it."""
+    os.lseek(descriptor, 0, os.SEEK_SET)  # and then on, since the kernel makes all that is before an offset anew
     text = b""
-    while piece := os.pread(descriptor, 65536, len(text)):
+    while piece := os.read(descriptor, 65536):
         text += piece
     return text
 

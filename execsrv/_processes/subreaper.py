@@ -14,8 +14,10 @@ Never reaps a child that other code of this program has started.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -42,7 +44,7 @@ class Owners(Protocol):
     def owns(self, pid: int) -> bool:
         """Tell whether somebody owns a child: it is a leader, or the guardian."""
 
-    def unowned(self, pids: list[int]) -> list[int]:
+    def unowned(self, pids: set[int]) -> set[int]:
         """Return those children that nobody owns."""
 
     def session_of(self, pid: int) -> int | None:
@@ -168,7 +170,10 @@ class Strays:
         self._owner: dict[int, int | None] = {}  # a child's pid is its own until we reap it
         self.reaped = 0
         """Strays that were reaped so far."""
-        self._is_one_look = self._has_looked = False
+        self.asked_since = math.inf
+        """When the block of `one_look` has begun, infinite outside of one."""
+        self._looked_at = -math.inf  # when the last look has begun that is through
+        self._reaped_before = 0  # it
         self._reaped_of: dict[int | None, int] = {}
         # Of the first thread: the kernel gives orphans to no other as long as that one lives.
         self._children = open_children_of(os.getpid())
@@ -178,29 +183,25 @@ class Strays:
 
     @contextmanager
     def one_look(self) -> Iterator[None]:
-        """Let one look do for all sessions in a block whose leader lives. It must not await.
-
-        Each look reads all of our children: for hundreds of sessions that would take the square of their number.
-        """
-        self._is_one_look = True
+        """Let one look do for all sessions in a block whose leader lives. It must not await."""
+        self.asked_since = time.perf_counter()
         try:
             yield
         finally:
-            self._is_one_look = self._has_looked = False
+            self.asked_since = math.inf
 
-    def of(self, *numbers: int | None, is_led: bool = False) -> Steps[list[int]]:
+    def of(self, *numbers: int | None, since: float = math.inf) -> Steps[list[int]]:
         """Find the living strays that belong to sessions, or to none that we know. Reaps the dead ones it meets.
 
-        Where a leader lives, nothing is proven to be empty, and the one look of a block may do. What was reaped
-        meanwhile, here or elsewhere, may have left a child that became ours after the look, so it looks again. Who has
-        ended but cannot be reaped, because a debugger holds it, is looked past the second time.
+        A look reads all of our children: one that has begun after `since` does for all who ask for strays of that time.
+        But what was reaped since then, here or elsewhere, may have left a child that became ours after the look, so it
+        looks again. Who has ended but cannot be reaped, because a debugger holds it, is looked past the second time.
         """
         held: set[int] = set()
         while True:
-            if not (is_led and self._has_looked):
+            if self._looked_at <= since or self.reaped != self._reaped_before:
                 yield from self._look()
-                self._has_looked = self._is_one_look
-            is_led = False  # who asks again wants to know what has come since
+            since = math.inf
             found = [pid for pid, owner in self._owner.items() if owner in numbers]
             reaped = self._count_reaped(numbers)
             dead: set[int] = set()
@@ -264,10 +265,9 @@ class Strays:
         """
         reaped = -1
         while reaped != self.reaped:
-            reaped = self.reaped
-            pids = [int(pid) for pid in self._read().split()]
+            reaped, began = self.reaped, time.perf_counter()
             before = self._owner
-            unknown = self._unknown(pids)
+            unknown = sorted(self._unknown(set(map(int, self._read().split()))))
             self._owner = {pid: before[pid] for pid in unknown if pid in before}
             for pid in unknown:
                 if pid not in self._owner and not self._is_known(pid):
@@ -277,6 +277,7 @@ class Strays:
                     yield
                     if self.reaped != reaped:
                         break
+        self._looked_at, self._reaped_before = max(self._looked_at, began), reaped
 
     def _read(self) -> bytes:
         """Return our children: the siblings that leaders have made themselves, and the orphans."""

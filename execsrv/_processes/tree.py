@@ -212,7 +212,7 @@ class ProcessTree:
 
         Where the kernel cannot signal a group by pidfd, the leader stays a zombie as long as others live.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()  # others that have just ended hear of it, and one look does for all of them
         while True:
             try:
                 left = await self._in_turns(self._find())

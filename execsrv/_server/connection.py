@@ -189,6 +189,6 @@ class Connection:
         await self._stopping.wait()
         while self._outbox is not None:
             await self._detached.park()
-        self.sessions.shut_down(self._config.shutdown_grace_period)
+        await self.sessions.shut_down(self._config.shutdown_grace_period)
         await self.sessions.wait_over()
         self.end()

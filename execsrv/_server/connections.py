@@ -193,8 +193,8 @@ class Connections:
         with trio.move_on_after(self.config.shutdown_grace_period + 2 * self.config.flush_timeout):
             while self._by_id:
                 await self._ended.park()
-        for connection in self._by_id.values():
-            connection.sessions.shut_down(0)
+        for connection in list(self._by_id.values()):
+            await connection.sessions.shut_down(0)
 
 
 @asynccontextmanager

@@ -292,9 +292,9 @@ class Conversation:
         if self._connection is None or self._outbox.closed:
             return
         if self._connections.stopping.is_set():
-            self.sessions.shut_down(grace := self.config.shutdown_grace_period)
+            await self.sessions.shut_down(grace := self.config.shutdown_grace_period)
         else:
-            grace = self.sessions.hang_up(self.config.hangup_grace)
+            grace = await self.sessions.hang_up(self.config.hangup_grace)
         with trio.move_on_after(grace + self.config.flush_timeout):
             await self.sessions.wait_over()
             await self._outbox.wait_empty()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+import time
+from collections.abc import Callable, Container, Iterator
 
 import trio
 
 from execsrv._memory import freed, let_go
 from execsrv._processes.supervisor import Supervisor
+from execsrv._processes.turns import TURN_SECONDS
 from execsrv._server.outbox import Outbox
 from execsrv._server.session import Session
 from execsrv._server.starting import Starting
 from execsrv.errors import LimitExceededError, ProcessExistsError
+from execsrv.protocol import Reason
 
 
 class Roster:
@@ -110,7 +113,7 @@ class Roster:
 
     # -- their end --
 
-    def hang_up(self, grace: float) -> float:
+    async def hang_up(self, grace: float) -> float:
         """Have every session end because the connection does. Return the seconds that this may take.
 
         `grace` is for those that did not ask for one at their start.
@@ -118,18 +121,28 @@ class Roster:
         for starting in self._starting.values():
             starting.terminate("disconnected", grace)
         graces = [session.grace(grace) for session in self._by_id.values()] + [grace] * len(self._starting)
-        with self.supervisor.one_look():
-            for session in self._by_id.values():
-                session.terminate("disconnected", session.grace(grace))
+        await self._end_all("disconnected", lambda session: session.grace(grace))
         return max(graces, default=0)
 
-    def shut_down(self, grace: float) -> None:
+    async def shut_down(self, grace: float) -> None:
         """Have every session end with the server, each in that time or less."""
         for starting in self._starting.values():
             starting.terminate("shutdown", grace)
-        with self.supervisor.one_look():
-            for session in self._by_id.values():
-                session.terminate("shutdown", min(grace, session.grace(grace)))
+        await self._end_all("shutdown", lambda session: min(grace, session.grace(grace)))
+
+    async def _end_all(self, reason: Reason, grace: Callable[[Session], float]) -> None:
+        """Have all end. Where they are many, others have their turns meanwhile."""
+        those = iter(self)
+        while True:
+            until = time.perf_counter() + TURN_SECONDS
+            with self.supervisor.one_look():
+                for session in those:
+                    session.terminate(reason, grace(session))
+                    if time.perf_counter() > until:
+                        break
+                else:
+                    return
+            await trio.lowlevel.checkpoint()
 
     async def wait_over(self) -> None:
         """Wait until nothing runs any more."""
