@@ -6,6 +6,8 @@ import ast
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -93,6 +95,7 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Return every module that a file imports, in functions and for type checking too."""
     found: set[str] = set()
@@ -275,10 +278,17 @@ def test_no_module_is_above_300_lines(package: str) -> None:
     assert not {name: length for name, length in lengths.items() if length > 300}
 
 
+def sources_with(word: str) -> Iterator[tuple[Path, ast.Module]]:
+    """Yield the files that have a word in them: few, and parsing is most of the time."""
+    for path in SOURCES:
+        if word in (text := path.read_text()):
+            yield path, ast.parse(text)
+
+
 def test_every_user_of_threads_has_a_limiter_of_its_own() -> None:
     mentions, limited = 0, 0
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
+    for _, tree in sources_with("to_thread"):
+        for node in ast.walk(tree):
             mentions += isinstance(node, ast.Attribute) and node.attr == "to_thread"
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "trio.to_thread.run_sync":
                 limited += any(keyword.arg == "limiter" for keyword in node.keywords)
@@ -302,8 +312,8 @@ NEW_LIMITERS = {
 
 def test_a_limiter_lasts_longer_than_a_call() -> None:
     makers: dict[ast.Call, str] = {}
-    for path in SOURCES:
-        for function in ast.walk(ast.parse(path.read_text())):
+    for path, tree in sources_with("CapacityLimiter"):
+        for function in ast.walk(tree):
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             for call in ast.walk(function):
