@@ -21,6 +21,7 @@ from execsrv.errors import (
     ExecsrvError,
     FileError,
     NotFoundError,
+    OutputNotTextError,
     OutputTruncatedError,
     ProtocolError,
     RequestError,
@@ -111,6 +112,7 @@ SAMPLES = [
     BadAnswerError("process/start", "nothing"),
     FAILED,
     TIMED_OUT,
+    OutputNotTextError(["x"], "is odd", exit_code=3, stdout="\ufffd"),
 ]
 
 

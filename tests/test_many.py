@@ -105,8 +105,10 @@ async def test_an_error_names_its_command_and_ends_the_others(client: execsrv.Cl
             pass
     assert other.value.argv == ["false"]
     assert not marked(mark)
-    kinds = [type(result) async for result in client.map([["true"], ["nope"], ["true"]], return_errors=True)]
-    assert sorted(kind.__name__ for kind in kinds) == ["CommandError", "Result", "Result"]
+    odd = ["printf", r"\377"]
+    results = client.map([["true"], ["nope"], odd, ["true"]], return_errors=True, text=True)
+    kinds = sorted([type(result).__name__ async for result in results])
+    assert kinds == ["CommandError", "OutputNotTextError", "Result", "Result"]
 
 
 async def test_wrong_commands_are_refused(client: execsrv.Client) -> None:

@@ -14,7 +14,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import execsrv
-from execsrv import Chunk, ClientConfig, Closed, Exited, Gap, OutputFile, OutputTruncatedError
+from execsrv import Chunk, ClientConfig, Closed, Exited, Gap, OutputFile, OutputNotTextError, OutputTruncatedError
 from execsrv.limits import KIB, MIB
 from tests.conftest import Server
 from tests.peers import PATIENCE
@@ -252,8 +252,11 @@ async def test_text_that_does_not_decode_is_an_error_and_still_there(client: exe
             await anext(lines)
         assert await anext(process.lines(errors="replace")) == "b\ufffdd"
         assert await process.stdout.receive_some() == b"rest"
-    with pytest.raises(UnicodeDecodeError, match=r"stdout of \['printf'"):
-        await client.run(["printf", r"\303"], text=True)
+    script = r"printf 'a\303'; echo why >&2; exit 3"
+    with pytest.raises(OutputNotTextError, match=r"code 3, and .* in stdout; errors='replace' reads it: why") as caught:
+        await client.run(["sh", "-c", script], text=True, check=True)
+    assert (caught.value.exit_code, caught.value.stdout, caught.value.stderr) == (3, "a\ufffd", "why\n")
+    assert isinstance(caught.value, UnicodeError)
     assert (await client.run(["printf", r"\303"], text=True, errors="replace")).stdout == "\ufffd"
 
 

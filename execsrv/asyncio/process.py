@@ -61,7 +61,8 @@ class Process(Held, of=TrioProcess):
         A pipe is ended without an input too; a terminal, where nothing ends by itself, only with one.
 
         Each stream is kept up to `max_bytes` (64 MiB). More is an `OutputTruncatedError`, unless it may `truncate`:
-        then the beginning and the end are kept. That error, and `ConnectionLostError`, have what had arrived.
+        then the beginning and the end are kept. What is no text, where that is asked for, is an `OutputNotTextError`.
+        Both errors, and `ConnectionLostError`, have what had arrived.
 
         `text`, `encoding` and `errors` are those of the start, where they are not given. Cancelling stops waiting, not
         the process; what was collected is lost.

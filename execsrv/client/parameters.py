@@ -18,6 +18,7 @@ import msgspec
 from execsrv._wire.channel import MessageChannel
 from execsrv.client.file_paths import sent_path
 from execsrv.errors import InvalidParamsError, LimitExceededError
+from execsrv.limits import MIB
 from execsrv.protocol import METHODS, EnvPolicy, OutputFile, Request, Size
 
 P = TypeVar("P", bound=msgspec.Struct)
@@ -27,6 +28,9 @@ Data = bytes | bytearray | memoryview
 
 PIPE, DEVNULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
 """The constants of `subprocess` themselves."""
+
+MAX_COLLECTED_BYTES = 64 * MIB
+"""The most of a stream that is kept, unless its user says otherwise."""
 
 _EVERYTHING = EnvPolicy(inherit="all", ignore_default_excludes=True, exclude=[], set={}, include_only=[])
 _MAX_MILLISECONDS = 2**53
@@ -258,6 +262,15 @@ def count(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InvalidParamsError(f"{name} must be a number above 0, got {value!r}", field=name)
     return value
+
+
+def check_bound(max_bytes: int | None) -> int:
+    """Return a bound on collected output, the default one for None. Raises `InvalidParamsError` for no number."""
+    if max_bytes is None:
+        return MAX_COLLECTED_BYTES
+    if not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0:
+        raise InvalidParamsError(f"max_bytes must be a number of bytes, got {max_bytes!r}", field="max_bytes")
+    return max_bytes
 
 
 def milliseconds(name: str, value: float | None) -> int | None:

@@ -15,19 +15,18 @@ from execsrv._log.log import Closed, Gap
 from execsrv._nursery import open_helpers
 from execsrv.client.ending import wait_alone
 from execsrv.client.inbox import Part, part_of
-from execsrv.client.parameters import Data, flag
+from execsrv.client.parameters import Data, check_bound, flag
 from execsrv.client.text import TextMode, decoded, split_lines
 from execsrv.errors import (
     BadAnswerError,
     CommandFailedError,
     CommandTimeoutError,
     ConnectionLostError,
-    InvalidParamsError,
+    OutputNotTextError,
     OutputTruncatedError,
     StdinClosedError,
     UnknownProcessError,
 )
-from execsrv.limits import MIB
 from execsrv.protocol import Chunk, Member, Reason, Stream
 from execsrv.protocol.process_limits import ProcessUsage
 from execsrv.protocol.sandbox import Denial
@@ -44,9 +43,6 @@ else:
     from typing import TypeVar
 
     Said = TypeVar("Said", bound=bytes | str, covariant=True)
-
-MAX_COLLECTED_BYTES = 64 * MIB
-"""The most of a stream that is kept, unless its user says otherwise."""
 
 END_GRACE_SECONDS = 2.0
 """Time that what is to end with `run` has after SIGTERM, unless its user says otherwise."""
@@ -273,21 +269,17 @@ class Collected:
         if self._mode is None:
             return bytes(stream)
         mode = self._mode if not stream.omitted_bytes else self._mode.forgiving()
-        return decoded(bytes(stream), mode, f"{part} of {self._process.argv}")
+        try:
+            return decoded(bytes(stream), mode, part)
+        except UnicodeDecodeError as error:
+            known = self._known()
+            how = f"ended with exit code {known['exit_code']}, and its output is no text: {error}"
+            raise OutputNotTextError(self._process.argv, how, **known) from error
 
     def _so_far(self, part: Part) -> bytes | str:
         """Return what came of a stream, for an error, which must not become another."""
         data = bytes(self._streams[part])
         return data if self._mode is None else decoded(data, self._mode.forgiving(), part)
-
-
-def check_bound(max_bytes: int | None) -> int:
-    """Return a bound on collected output, the default one for None. Raises `InvalidParamsError` for no number."""
-    if max_bytes is None:
-        return MAX_COLLECTED_BYTES
-    if not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0:
-        raise InvalidParamsError(f"max_bytes must be a number of bytes, got {max_bytes!r}", field="max_bytes")
-    return max_bytes
 
 
 async def feed(process: Process, input: Data) -> None:

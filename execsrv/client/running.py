@@ -8,9 +8,9 @@ from typing import Any, Literal, Unpack, overload
 
 from execsrv.client.keywords import MapKeywords, RunKeywords, StartKeywords
 from execsrv.client.many import Results
-from execsrv.client.parameters import Data, Path, flag, seconds
+from execsrv.client.parameters import Data, Path, check_bound, flag, seconds
 from execsrv.client.process import collected
-from execsrv.client.result import END_GRACE_SECONDS, Result, check_bound
+from execsrv.client.result import END_GRACE_SECONDS, Result
 from execsrv.client.start_words import MAP_WORDS, START_WORDS, refused
 from execsrv.client.starting import Starting
 from execsrv.client.text import as_bytes, text_mode
@@ -100,8 +100,8 @@ class Running(Starting):
         and the end are kept.
 
         Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds, when the command was asked to end and then
-        killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `InvalidParamsError`;
-        `ConnectionLostError`. All but the first know what had arrived.
+        killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `OutputNotTextError`;
+        `InvalidParamsError`; `ConnectionLostError`. All but the first know what had arrived.
         """
         if not options.keys() <= START_WORDS:
             raise refused("run", options.keys() - START_WORDS)

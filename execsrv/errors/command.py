@@ -102,6 +102,15 @@ class OutputTruncatedError(CommandError):
     _quotes_stdout = False
 
 
+class OutputNotTextError(CommandError, UnicodeError):
+    """The output of a command does not decode, and text was asked for. The command has ended: `exit_code`.
+
+    `stdout` and `stderr` are text, with what does not decode replaced. The cause is the `UnicodeDecodeError`.
+    """
+
+    _quotes_stdout = False
+
+
 class Unknown(CommandError):  # it is an outcome, which `Pool.map` gives in place of a result
     """The server of a command was lost for good, or its answers are none. The command may have run to its end, to some
     point, or not at all.

@@ -257,8 +257,8 @@ class Client(Held, of=TrioClient):
         and the end are kept.
 
         Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds, when the command was asked to end and then
-        killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `InvalidParamsError`;
-        `ConnectionLostError`. All but the first know what had arrived.
+        killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `OutputNotTextError`;
+        `InvalidParamsError`; `ConnectionLostError`. All but the first know what had arrived.
         """
         return self._wait(
             "run",
