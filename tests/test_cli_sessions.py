@@ -368,14 +368,15 @@ def test_what_is_another_ones_is_not_there_until_it_is_granted(tmp_path: Path) -
     tokens = tmp_path / "tokens"
     secrets = {
         name: subprocess.run(
-            [*EXECSRV, "token", "new", "-f", tokens, name], capture_output=True, text=True, check=True
+            [*EXECSRV, "token", "new", "-f", tokens, name, *role], capture_output=True, text=True, check=True
         ).stdout.strip()
-        for name in ("alice", "bob")
+        for name, *role in (["alice"], ["bob"], ["carol", "--role", "viewer"])
     }
     with running_daemon(tmp_path, "websocket", "--token-file", str(tokens)) as daemon:
-        alice, bob = (Shell(daemon.url, EXECSRV_TOKEN=secrets[name]) for name in ("alice", "bob"))
+        alice, bob, carol = (Shell(daemon.url, EXECSRV_TOKEN=secret) for secret in secrets.values())
         alice.out("run", "-di", "--name", "build", *ASK)
         assert bob("ps").stdout == ""
+        assert carol("ps").stderr == "execsrv: nothing runs there that you may see\n"
         for words in (["logs"], ["attach"], ["wait"], ["kill"]):
             assert bob.refused(*words, "build") == "there is no session `build`: `execsrv ps` lists what is there"
         assert bob.out("run", "-d", "--name", "build", "sleep", "1000") == "build\n"  # names are each one's own

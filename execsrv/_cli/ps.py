@@ -31,19 +31,22 @@ def ps(*, pool: str | None, reach: Reach, manners: Manners) -> int:
     """List what is there; return the exit status."""
     if pool is not None:
         return _ps_of_pool(pool, reach, manners)
-    found = trio.run(_listing, reach)
+    found, sees_all = trio.run(_listing, reach)
     if manners.as_json:
         print_json([{"name": name} | msgspec.to_builtins(listed) for name, listed in found.by_name.items()])
     elif found.by_name:
         print_text(_table([_HEADS, *(_row(name, listed) for name, listed in found.by_name.items())]))
     else:
-        manners.note("nothing runs there")
+        manners.note("nothing runs there" if sees_all else "nothing runs there that you may see")
     return 0
 
 
-async def _listing(reach: Reach) -> Listing:
+async def _listing(reach: Reach) -> tuple[Listing, bool]:
+    """Return what is there, and False where that is nothing, and there may be more for another role."""
     async with reach.connect() as client:
-        return await listing(client, usage=True)
+        found = await listing(client, usage=True)
+        own = [] if found.by_name else [each.role for each in await client.connections() if each.is_own]
+        return found, own in ([], ["owner"])
 
 
 def _ps_of_pool(pool: str, reach: Reach, manners: Manners) -> int:
