@@ -220,6 +220,8 @@ async def test_leaving_ends_everything(server: Server) -> None:
         await tools.exec_command(f"setsid bash -c 'exec -a {mark} sleep 1000' & echo; sleep 1000", yield_time_ms=0)
         await until_marked(mark, 1)
     await until_gone(mark)
+    with pytest.raises(trio.ClosedResourceError, match="the block of the tools was left"):
+        await tools.exec_command("true")
 
 
 async def test_a_full_command_does_not_wait_for_an_agent_that_looks_away(server: Server) -> None:
@@ -504,6 +506,9 @@ async def test_what_a_model_asks_for_is_done_or_refused(server: Server) -> None:
             ("shell", "{}", "there is no function 'shell'; there are exec_command, write_stdin,"),
             ("exec_command", "{}", "exec_command: Object missing required field `cmd`"),
             ("exec_command", '{"cmd": "true", "cwd": "/"}', "exec_command: Object contains unknown field `cwd`"),
+            ("exec_command", "{}", "field `cmd`; its arguments are cmd (required), workdir, env, tty,"),
+            ("list_sessions", '{"all": true}', "unknown field `all`; it takes no arguments"),
+            ("exec_command", "ls -l", "the arguments must be one JSON object"),
             ("exec_command", "{", "exec_command: Input data was truncated"),
             ("exec_command", {"cmd": "true", "timeout_ms": 10**400}, "exec_command: Expected `int` <= 9007199254"),
             ("write_stdin", {"session_id": "1"}, "write_stdin: Expected `int`, got `str` - at `$.session_id`"),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
+import trio
+
 from execsrv.agents.answers import Facts
 from execsrv.errors import ExecsrvError, LimitExceededError
 
@@ -31,10 +33,20 @@ class Book:
         self._ends: dict[int, Facts] = {}
         self._numbers = count(1)
         self._starting: set[int] = set()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Take no other session from now on."""
+        self._is_closed = True
 
     @contextmanager
     def room(self) -> Iterator[int]:
-        """Give the number of another session, for which there is room in this block. Raises `LimitExceededError`."""
+        """Give the number of another session, for which there is room in this block.
+
+        Raises `LimitExceededError`, and `trio.ClosedResourceError` where it takes no other.
+        """
+        if self._is_closed:
+            raise trio.ClosedResourceError("the block of the tools was left")
         if len(self._starting | self.sessions.keys()) >= self._most and not self._forget_one():
             message = f"cannot start another command: {self._most} go on, as many as max_sessions allows; end one first"
             raise LimitExceededError(message, limit="max_sessions", value=self._most)

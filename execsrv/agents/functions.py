@@ -197,8 +197,20 @@ def checked(name: str, arguments: Any) -> Any:
         if isinstance(arguments, str | bytes):
             return msgspec.json.decode(arguments or b"{}", type=function)
         return msgspec.convert(arguments, function)
+    except msgspec.ValidationError as error:
+        raise InvalidParamsError(f"{name}: {error}; {_wanted(name)}") from None
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise InvalidParamsError(f"{name}: {error}") from None
+        raise InvalidParamsError(f"{name}: {error}; the arguments must be one JSON object") from None
+
+
+def _wanted(name: str) -> str:
+    """Return the arguments of a function, for an error that a model reads."""
+    said = schema(name)
+    if not said["properties"]:
+        return "it takes no arguments"
+    required = said.get("required", ())
+    names = (f"{each} (required)" if each in required else each for each in said["properties"])
+    return f"its arguments are {', '.join(names)}"
 
 
 async def call(tools: Tools, name: str, arguments: Any) -> Answer | Piece | Picture | Sessions:

@@ -13,7 +13,7 @@ import logging
 import os
 import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, Unpack
 
 import trio
@@ -50,6 +50,7 @@ class Tools:
         on_event: EventSink,
         options: Mapping[str, Any],
         tree: trio.Nursery,
+        book: Book,
         recordings: str | None,
     ) -> None:
         self._client = client
@@ -58,7 +59,7 @@ class Tools:
         self._options = options
         self._tree = tree
         self._recordings = recordings
-        self._book = Book(settings.max_sessions, settings.remembered_ends)
+        self._book = book
 
     def __repr__(self) -> str:
         return f"<Tools {len(self._book.sessions)} sessions>"
@@ -93,7 +94,7 @@ class Tools:
         that is longer.
 
         Cancelling ends the command: nobody would know of it. Raises `SpawnError` and other kinds of `RequestError`,
-        `LimitExceededError` when too many go on, and `ConnectionLostError`.
+        `LimitExceededError` when too many go on, `ConnectionLostError`, and `trio.ClosedResourceError` after the block.
         """
         window = self._settings.window(yield_time_ms, self._settings.exec_yield_ms)
         most = self._settings.answered_bytes(max_output_tokens, max_output_bytes)
@@ -284,8 +285,10 @@ async def open_tools(
             raise TypeError(f"open_tools() takes no {name}: it belongs to one command")
     folder = None if recordings is None else os.fspath(recordings)
     settled = confined(options, client.info.cwd, folder)
+    bounds = settings or ToolSettings()
     async with open_helpers() as tree:
-        yield Tools(client, settings or ToolSettings(), on_event or _nothing, settled, tree, folder)
+        with closing(Book(bounds.max_sessions, bounds.remembered_ends)) as book:
+            yield Tools(client, bounds, on_event or _nothing, settled, tree, book, folder)
 
 
 def _nothing(event: AgentEvent) -> None:

@@ -55,7 +55,7 @@ class Tools(Held, of=TrioTools):
         that is longer.
 
         An interrupt ends the command: nobody would know of it. Raises `SpawnError` and other kinds of `RequestError`,
-        `LimitExceededError` when too many go on, and `ConnectionLostError`.
+        `LimitExceededError` when too many go on, `ConnectionLostError`, and `trio.ClosedResourceError` after the block.
         """
         return self._take(
             "exec_command",
