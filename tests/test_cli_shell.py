@@ -289,7 +289,7 @@ def test_a_kept_shell_is_left_and_brought_back_from_another_terminal(url: str, t
         assert terminal.text.endswith("execsrv: `work` goes on; `execsrv attach work` brings it back")
     with seen("shell", "--name", "work", url) as terminal:
         assert terminal.end() == 125
-        assert "a connection with the name `work` is there already" in terminal.text.replace("\n", "")
+        assert "the name `work` is in use" in terminal.text.replace("\n", "")
     with seen("attach", "--url", url, "work", size=(12, 60)) as terminal:
         terminal.see(r"^line 11$")
         assert terminal.emulator.is_alternate

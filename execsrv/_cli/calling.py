@@ -15,11 +15,10 @@ from execsrv._cli.register.common import DEFAULT_URL, MANNERS
 from execsrv._cli.register.kinds import Command
 from execsrv._cli.streams import say
 from execsrv._cli.usage import UsageError
-from execsrv.errors import ConnectionFailedError, ExecsrvError, NameTakenError, RequestError
+from execsrv.errors import ConnectionFailedError, ExecsrvError, InvalidParamsError, NameTakenError, RequestError
 
 _HINTS = {
     "unauthorized": "give a token with `--token-file FILE`",
-    "name-taken": "`execsrv ps` lists what is there",
     "files-disabled": "its `allow_files` is off",
     "limit-exceeded": "`execsrv limits` lists what is in use",
 }
@@ -76,9 +75,21 @@ def explained(error: BaseException, url: str | None) -> str:
         if error.filename:
             text = f"cannot use `{os.fsdecode(error.filename)}`: {text}"
         return " ".join(text.split())
-    text = " ".join(str(error).split())
+    text = " ".join(_complaint(error).split())
     hint = _hint(error, url)
     return f"{text}; {hint}" if hint else text
+
+
+def _complaint(error: BaseException) -> str:
+    """Return the text of an error. That of a name which a connection cannot have speaks of the option."""
+    if isinstance(error, ConnectionFailedError):
+        for cause in _causes(error):
+            if isinstance(cause, NameTakenError):
+                name = cause.facts.get("name")
+                return f"the name `{name}` is in use: choose another --name, or `execsrv kill {name}`"
+            if isinstance(cause, InvalidParamsError) and cause.facts.get("field") == "name":
+                return str(cause)
+    return str(error)
 
 
 def _hint(error: BaseException, url: str | None) -> str:
@@ -86,8 +97,6 @@ def _hint(error: BaseException, url: str | None) -> str:
         number = next((cause.errno for cause in (error, *_causes(error)) if isinstance(cause, OSError)), None)
         if url in (None, DEFAULT_URL) and number in (errno.ENOENT, errno.ECONNREFUSED):
             return "start one with `execsrv serve --listen unix://`, or name another with `--url`"
-        if any(isinstance(cause, NameTakenError) for cause in _causes(error)):
-            return _HINTS["name-taken"]
         return ""
     return _HINTS.get(error.kind, "") if isinstance(error, RequestError) else ""
 
