@@ -56,18 +56,19 @@ WRONG: dict[str, tuple[Call, str]] = {
         r"output: 'utf-8' codec can't encode character '\udcff' in position 0: surrogates not allowed in '\udcff'",
     ),
     "huge value": (
-        start(overflow="y" * 100_000),
-        f"Invalid enum value '{'y' * 780} ... {'y' * 181}' - at `$.overflow`",
+        lambda c, p: p.send_signal("CONT", "y" * 100_000),  # type: ignore[arg-type]
+        f"Invalid enum value '{'y' * 780} ... {'y' * 183}' - at `$.target`",
     ),
-    "overflow x": (start(overflow="x"), "Invalid enum value 'x' - at `$.overflow`"),
+    "overflow x": (start(overflow="x"), "overflow must be 'block' or 'drop', got 'x'"),
     "tty yes": (start(tty="yes"), "Expected `bool`, got `str` - at `$.tty`"),
     "stdin yes": (start(stdin="yes"), "stdin must be PIPE or DEVNULL, got 'yes'"),
     "stdout 5": (start(stdout=5), "stdout must be PIPE, DEVNULL, a path or an OutputFile, got 5"),
     "stdout STDOUT": (start(stdout=execsrv.STDOUT), "stdout must be PIPE, DEVNULL, a path or an OutputFile, got -2"),
     "stderr None": (start(stderr=None), "stderr must be PIPE, DEVNULL, STDOUT, a path or an OutputFile, got None"),
+    "cwd relative": (start(cwd="sub"), "cwd must be an absolute path on the server's machine, got 'sub'"),
     "stdout relative": (
         start(stdout="out.log"),
-        "stdout.path: invalid URI: relative URL without a base: `out.log`; expected an absolute path or a file: URI",
+        "stdout must be an absolute path on the server's machine, got 'out.log'",
     ),
     "stderr and tty": (start(tty=True, stderr=execsrv.STDOUT), "stderr: a terminal has all of the output"),
     "encoding x": (start(encoding="x"), "unknown encoding 'x'"),
@@ -86,7 +87,7 @@ WRONG: dict[str, tuple[Call, str]] = {
             start(**{name: "\ud800"}),
             f"{field}: 'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed",
         )
-        for name, field in [("tty", "tty"), ("oom_score_adj", "oomScoreAdj"), ("overflow", "overflow")]
+        for name, field in [("tty", "tty"), ("oom_score_adj", "oomScoreAdj")]
     },
     "send surrogate": (
         lambda c, p: p.send("\ud800"),
@@ -147,10 +148,10 @@ WRONG_TYPES: dict[str, tuple[Call, str]] = {
     "body": (lambda c, p: c.http.request("GET", "http://h/", body=5), "body must be bytes or a string, got int"),  # type: ignore[arg-type]
     "runner 3": (start(runner=3), "runner must be a list of words, got int"),
     "limits": (start(limits={"memory_bytes": 1}), "limits must be a ProcessLimits, got dict"),
-    "argv[1]": (start(argv=["make", 5]), "argv[1] must be a string or a path of one, got int"),
-    "arg0": (start(arg0=5), "arg0 must be a string or a path of one, got int"),
-    "env": (start(env={"A": 1}), "env['A'] must be a string or a path of one, got int"),
-    "cwd": (start(cwd=b"/"), "cwd must be a string or a path of one, got bytes"),
+    "argv[1]": (start(argv=["make", 5]), "argv[1] must be a string or a path, got int"),
+    "arg0": (start(arg0=5), "arg0 must be a string or a path, got int"),
+    "env": (start(env={"A": 1}), "env['A'] must be a string or a path, got int"),
+    "cwd": (start(cwd=b"/"), "cwd must be a string or a path, got bytes"),
     "input of run": (lambda c, p: c.run(["true"], input="text"), "input must be bytes, got str (or text=True)"),  # type: ignore[call-overload]
     "input of communicate": (lambda c, p: p.communicate("text"), "input must be bytes, got str (or text=True)"),
     "write nothing": (lambda c, p: p.write(None), "data must be bytes, got None"),  # type: ignore[arg-type]

@@ -361,6 +361,10 @@ async def test_a_client_has_policies(tmp_path: Path) -> None:
             await client.run(["true"], sandbox="strict")  # type: ignore[call-overload]
         with pytest.raises(InvalidParamsError):
             Policy.read_only(network="no")  # type: ignore[arg-type]
+        with pytest.raises(InvalidParamsError, match=r"paths\[1\] must be an absolute path .*, got 'build'"):
+            workspace.hide("/tmp", "build")
+        with pytest.raises(InvalidParamsError, match=r"folders\[0\] must be an absolute path .*, got 'build'"):
+            Policy.workspace_write("build", network=False)
 
 
 @needs_confinement
@@ -374,7 +378,7 @@ async def test_paths_of_a_client_need_not_be_utf_8(tmp_path: Path) -> None:
         await client.run(["sh", "-c", script], cwd=odd, stdout=OutputFile(str(odd / "out")), sandbox=workspace)
         assert (odd / "out").read_bytes() == os.fsencode(f"{odd}\n")
         assert sorted(path.name for path in odd.iterdir()) == [".git", "made", "out", "secret"]
-        with pytest.raises(InvalidParamsError, match=r"cwd: '.*' is not UTF-8, and only absolute paths may be that"):
+        with pytest.raises(InvalidParamsError, match=r"cwd must be an absolute path .*, got 'odd .udcff %41'"):
             await client.run(["true"], cwd=odd.name)
 
 

@@ -17,7 +17,7 @@ _NAMES = {number: name for name, number in reversed(_NUMBERS.items())}  # the fi
 def signal_number(wanted: str | int) -> int:
     """Return the number of a signal: "TERM", "SIGTERM", "sigrtmin+3" or 15, and SIGINT for "interrupt".
 
-    Raises `InvalidParamsError`, which lists the allowed names.
+    Raises `InvalidParamsError`, which has all allowed names among its facts, and those of everyday use in its text.
     """
     number = None
     if isinstance(wanted, int):
@@ -29,7 +29,8 @@ def signal_number(wanted: str | int) -> int:
         number = _NUMBERS.get(name if name.startswith("SIG") else f"SIG{name}")
     if number is None:
         allowed = list(_NUMBERS)
-        message = f"unknown signal {wanted!r}; expected a number or one of {', '.join(allowed)}"
+        usual = ", ".join(name for name, each in _NUMBERS.items() if each not in _REAL_TIME)
+        message = f"unknown signal {wanted!r}; expected a number, one of {usual}, or SIGRTMIN+N"
         raise InvalidParamsError(message, field="signal", allowed=allowed)
     return number
 

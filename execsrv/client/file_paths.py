@@ -62,20 +62,11 @@ def sent(path: str) -> str:
 
 
 def sent_path(name: str, path: str | os.PathLike[str]) -> str:
-    """Return a path, which may be relative, as the wire carries it. Raises as `plain_path` does.
-
-    Raises `InvalidParamsError` for a relative one that is not UTF-8 too: there is no URI of it.
-    """
+    """Return an absolute path, or a `file:` URI, as the wire carries it. Raises as `path_text` does."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"{name} must be a string or a path of one, got {type(path).__name__}")
-    text = plain_path(name, path)
-    if not text.startswith("/"):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            why = "is not UTF-8, and only absolute paths may be that"
-            raise InvalidParamsError(f"{name}: {text!r} {why}", field=name) from None
-    return sent(text)
+        raise TypeError(f"{name} must be a string or a path, got {type(path).__name__}")
+    text = os.fspath(path)
+    return text if text.startswith("file:") else sent(path_text(name, text))
 
 
 def heard(method: str, uri: str) -> str:

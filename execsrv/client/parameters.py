@@ -215,6 +215,13 @@ def flag(name: str, value: bool) -> bool:
     return value
 
 
+def overflow_way(overflow: Literal["block", "drop"]) -> Literal["block", "drop"]:
+    """Return what becomes of output that nobody reads. Raises `InvalidParamsError` for another word."""
+    if overflow not in ("block", "drop"):
+        raise InvalidParamsError(f"overflow must be 'block' or 'drop', got {overflow!r}", field="overflow")
+    return overflow
+
+
 def terminal_size(size: tuple[int, int] | tuple[int, int, int, int] | None) -> Size | None:
     """Return rows and columns, and width and height in pixels, as they are sent. `checked` looks at the numbers."""
     if size is None:
@@ -235,7 +242,7 @@ def string(name: str, value: Any) -> str:
     except TypeError:
         string = value
     if not isinstance(string, str):
-        raise TypeError(f"{name} must be a string or a path of one, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a string or a path, got {type(value).__name__}")
     try:
         string.encode()
     except UnicodeEncodeError:

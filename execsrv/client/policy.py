@@ -43,7 +43,9 @@ class Policy:
         So may those in `/tmp` and the TMPDIR of the command be written. A `.git` in one of the folders may not.
         """
         inner = [os.path.join(folder, ".git") for folder in folders]
-        places: list[PathPlace | SpecialPlace] = [PathPlace(sent_path("folders", folder)) for folder in folders]
+        places: list[PathPlace | SpecialPlace] = [
+            PathPlace(sent_path(f"folders[{number}]", folder)) for number, folder in enumerate(folders)
+        ]
         parts: list[PathPlace | SpecialPlace] = [PathPlace(sent_path("folders", path)) for path in inner]
         if not folders:
             places, parts = [SpecialPlace(Special("project_roots"))], [SpecialPlace(Special("project_roots", ".git"))]
@@ -76,7 +78,8 @@ class Policy:
         return replace(self, may_lack_view=True)
 
     def _with(self, paths: Iterable[Path], access: Literal["read", "write", "none"]) -> Policy:
-        entries = tuple(PolicyEntry(PathPlace(sent_path("paths", path)), access) for path in paths)
+        places = [PathPlace(sent_path(f"paths[{number}]", path)) for number, path in enumerate(paths)]
+        entries = tuple(PolicyEntry(place, access) for place in places)
         return replace(self, entries=self.entries + entries)
 
 
