@@ -132,6 +132,7 @@ def test_man_page_and_documentation_are_those_of_the_register() -> None:
             "unknown option `--sped`: did you mean `--speed`?; see `execsrv play --help`",
             125,
         ),
+        (["run", "--log", "x", "true"], "unknown option `--log`; see `execsrv run --help`", 125),
         (["run", "--timeout"], "`--timeout` needs a value: TIME; see `execsrv run --help`", 125),
         (["run"], "COMMAND... is missing; see `execsrv run --help`", 125),
         (

@@ -13,8 +13,9 @@ def meant(word: str, known: Iterable[str]) -> str:
     """Return a hint at the words that were meant, empty where none is near."""
     from difflib import get_close_matches  # only errors pay for it
 
-    close = get_close_matches(word, list(known), 2, 0.6)
-    return f"did you mean {' or '.join(f'`{match}`' for match in close)}?" if close else ""
+    by_letters = {name.lstrip("-"): name for name in known}  # dashes, which all options share, make nothing similar
+    close = get_close_matches(word.lstrip("-"), list(by_letters), 2, 0.6)
+    return f"did you mean {' or '.join(f'`{by_letters[match]}`' for match in close)}?" if close else ""
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> UsageError:
