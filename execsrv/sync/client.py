@@ -341,6 +341,30 @@ class Client(Held, of=TrioClient):
         commands: Iterable[Sequence[Path]],
         *,
         limit: int = 20,
+        return_errors: Literal[True],
+        text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Unpack[MapKeywords],
+    ) -> Results[Result[str] | CommandError]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
+        return_errors: Literal[True],
+        text: Literal[False] | None = None,
+        **options: Unpack[MapKeywords],
+    ) -> Results[Result[bytes] | CommandError]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 20,
         return_errors: bool,
         text: bool | None = None,
         encoding: str | None = None,

@@ -221,6 +221,30 @@ class Pool(Made, of=TrioPool):
         commands: Iterable[Sequence[Path]],
         *,
         limit: int = 64,
+        return_errors: Literal[True],
+        text: Literal[True],
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Unpack[PoolMapKeywords],
+    ) -> Results[Result[str] | CommandError]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 64,
+        return_errors: Literal[True],
+        text: Literal[False] | None = None,
+        **options: Unpack[PoolMapKeywords],
+    ) -> Results[Result[bytes] | CommandError]: ...
+
+    @overload
+    def map(
+        self,
+        commands: Iterable[Sequence[Path]],
+        *,
+        limit: int = 64,
         return_errors: bool,
         text: bool | None = None,
         encoding: str | None = None,

@@ -56,6 +56,8 @@ async def running(client: execsrv.Client) -> None:
     assert_type(await anext(client.map([["sort"]], errors="replace")), execsrv.Result[str])
     assert_type(await anext(client.map([["sort"]], text=bool(text.lines))), execsrv.Result[Any])
     assert_type(await anext(client.map([["sort"]], text=False)), execsrv.Result[bytes])
+    each = await anext(client.map([["sort"]], text=True, return_errors=True))
+    assert_type(each, execsrv.Result[str] | execsrv.CommandError)
     assert_type(await client.run(["sort"], text=False, stdout="/tmp/out"), execsrv.Result[bytes])
     for listed in await client.processes():
         assert_type(listed.pid, int | None)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from typing import Any, assert_type
+from typing import assert_type
 
 import execsrv
 import execsrv.asyncio
@@ -64,6 +64,6 @@ async def awaited() -> None:
         path = client.files.path("/tmp")
         assert_type(await path.read_text(), str)
         async for result in client.map([["ls"]], return_errors=True):
-            assert_type(result, execsrv.Result[Any] | execsrv.CommandError)
+            assert_type(result, execsrv.Result[bytes] | execsrv.CommandError)
     lasting = await execsrv.asyncio.connect_unix("/tmp/a")
     await lasting.close()
