@@ -1,4 +1,4 @@
-"""Run commands for somebody else: start them, stream their output, feed their input, and leave nothing behind.
+"""Run commands for other programs: start them, stream their output, feed their input, and leave nothing behind.
 
     import execsrv, trio
 
@@ -10,7 +10,7 @@
     trio.run(main)
 
 `connect_websocket`, `connect_unix`, `connect_stdio` and `launch` give the same client for a server elsewhere; `serve`
-is the daemon. `execsrv.sync` and `execsrv.asyncio` are the same for those who have no trio. Every setting is in
+is the daemon. `execsrv.sync` and `execsrv.asyncio` are the same for plain code and asyncio. Every setting is in
 `execsrv.limits`, the wire in `execsrv.protocol`.
 """
 

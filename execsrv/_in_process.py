@@ -26,9 +26,9 @@ async def connect_in_process(
     Leaving the block, by cancellation too, kills everything that descends from what was started through it. No setting
     of this process is changed; SIGCHLD must not be ignored.
 
-    With `own_process` the same holds when this program is killed or crashes, and for commands that take to flight in
-    their first instant. For that it becomes a subreaper, hears SIGCHLD, and gets a small process beside it, as long as
-    the block lasts; it must be the main thread, and no other thread may start processes meanwhile.
+    With `own_process` the same holds when this program is killed or crashes, and for commands that try to escape as
+    soon as they start. For that it becomes a subreaper, handles SIGCHLD, and gets a small process beside it, as long as
+    the block lasts. It must be the main thread, and no other thread may start processes meanwhile.
     """
     check_trio()
     ours, theirs = open_memory_pair()

@@ -115,11 +115,12 @@ async def run(argv: Sequence[Path], *, own_process: bool = True, **options: Any)
     """Run a command to its end and return its result, as `Client.run` does with the same keywords, in this program.
 
     All calls of a trio run share one server, which the first of them starts. It is that of
-    `connect_in_process(own_process=True)`: nothing survives, not even a crash of this program, which is a subreaper,
-    hears SIGCHLD and has a small process beside it until its trio run ends. No other thread may start processes
-    meanwhile. Without `own_process` nothing of this process is changed, and that is not guaranteed.
+    `connect_in_process(own_process=True)`: nothing survives, not even a crash of this program, which becomes a
+    subreaper, handles SIGCHLD and has a small process beside it until its trio run ends. No other thread may start
+    processes meanwhile. Without `own_process` no setting of this process is changed, and the end of everything after a
+    crash is not guaranteed.
 
-    Raises `RuntimeError` outside of the main thread with `own_process`, and where trio does not run.
+    Raises `RuntimeError` outside of the main thread with `own_process`, and if trio does not run.
     """
     check_trio()
     flag("own_process", own_process)

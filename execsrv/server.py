@@ -41,9 +41,9 @@ async def serve(
     """Serve connections on `listen`: `stdio://`, `ws://IP:PORT`, `wss://IP:PORT` or `unix://PATH`.
 
     Runs until `shutdown_trigger` returns, or on stdio until the peer hangs up. Then commands are asked to end and,
-    after `shutdown_grace_period`, killed, and every peer is told. `task_status.started` gets the URL, with the real
+    after `shutdown_grace_period`, killed, and every peer is notified. `task_status.started` gets the URL, with the real
     port, once connections are accepted. Cancelling kills everything at once. `own_process` is that of
-    `connect_in_process`. Each time that `reload_trigger` returns, what the server reads from files is read again.
+    `connect_in_process`. Each time `reload_trigger` returns, the server reads its files again.
 
     Raises `InvalidListenURLError` and `CannotListenError`.
     """
@@ -80,10 +80,10 @@ class Server:
 
         `channel` is a trio stream, for a message a line, an accepted connection of trio-websocket, or any object with
         `receive()`, `send(text)` and `close(code, reason)`, as Quart's `websocket`. `identity` is the name under which
-        the peer is known, here and in the audit log: those who have the same name may resume each other's connections.
+        the peer is known, here and in the audit log: peers with the same name may resume each other's connections.
         `role` is "owner", "writer", "viewer" or "health".
 
-        Cancelling is hanging up. Raises `ValueError` for another role.
+        Cancelling hangs up. Raises `ValueError` for any other role.
         """
         identify = _known_as(Principal(identity, _role(role)))
         messages = _message_channel(channel, self._connections.config)
@@ -98,8 +98,8 @@ class Server:
 async def open_server(config: ServerConfig = DEFAULTS, *, own_process: bool = False) -> AsyncIterator[Server]:
     """Open a server for channels that this program accepts itself, on a route of its own, behind its own login.
 
-    Leaving the block ends it in order, as `serve` does when it is told to. Leaving it by an error or by cancellation
-    kills everything at once. `own_process` is that of `connect_in_process`.
+    Leaving the block ends it in order, as when `serve` is asked to end. Leaving it by an error or by cancellation kills
+    everything at once. `own_process` is that of `connect_in_process`.
     """
     check_trio()
     reloads = Reloads()
@@ -124,7 +124,7 @@ async def serve_channel(
     """Serve one peer by a server of its own, until it hangs up. Takes ownership of the channel.
 
     Its parameters are those of `Server.serve_channel` and of `open_server`. What runs ends with the channel, and there
-    is nothing to resume. To cancel this is to hang up.
+    is nothing to resume. Cancelling this hangs up.
     """
     async with open_server(replace(config, resume_grace=0), own_process=own_process) as server:
         await server.serve_channel(channel, identity=identity, role=role)

@@ -14,7 +14,7 @@ MOST_COLUMNS = 80
 _LEAST_COLUMNS = 40
 _LABEL_COLUMNS = 26
 
-ABOUT = "Run commands for somebody else: start them, stream their output, and leave nothing behind."
+ABOUT = "Run commands for other programs: start them, stream their output, and leave nothing behind."
 
 
 def columns() -> int:

@@ -45,7 +45,7 @@ def roff() -> str:
     lines = [
         f'.TH EXECSRV 1 "" "execsrv {__version__}" "User Commands"',
         ".SH NAME",
-        "execsrv \\- run commands for somebody else",
+        "execsrv \\- run commands for other programs",
         ".SH SYNOPSIS",
         ".B execsrv",
         "\\fICOMMAND\\fR [\\fIOPTION\\fR]...",

@@ -53,7 +53,7 @@ class Client(Held, of=TrioClient):
     def server_ends_in(self) -> float | None:
         """Seconds until the server is gone at the latest, once it has said that it ends. None before.
 
-        What runs may go on until then, where the server has a `drain_period`; nothing is started any more.
+        What runs may go on until then, if the server has a `drain_period`; nothing new is started.
         """
         return self._get("server_ends_in")
 
@@ -78,12 +78,12 @@ class Client(Held, of=TrioClient):
     ) -> Opening[Opened[None]]:
         """Record, in this block, what a process prints from here on, as an asciicast v3 in a file on this machine.
 
-        The new sizes of its terminal and its exit code are recorded too, and with `input` what is written to it:
-        passwords are input. Players show `title`, and shorten a silence to `idle_time_limit` seconds.
+        New sizes of its terminal and its exit code are recorded too. With `input`, so is what is written to it: note
+        that passwords are input. Players show `title`, and shorten a silence to `idle_time_limit` seconds.
 
-        Readers of the process get the same as without, and a slow disk never slows it down: the recording leaves output
-        out instead, with a marker there. Raises `OSError` where the file cannot be opened, and at the end of the block
-        where it could not be written; it holds what had been written then.
+        Readers of the process get the same as without a recording, and a slow disk never slows it down: the recording
+        leaves output out instead, with a marker there. Raises `OSError` if the file cannot be opened, and at the end of
+        the block if it could not be written; the file then holds what was written before.
         """
         return self._enter("record", process, path, input=input, title=title, idle_time_limit=idle_time_limit)
 
@@ -102,7 +102,7 @@ class Client(Held, of=TrioClient):
         """Return every process of this connection that the server still knows, oldest first.
 
         Those of another `connection` instead, by name or number, or with `all` those of all that this client may join.
-        With `usage`, each with what it takes of processors and memory. What one has nothing of is `msgspec.UNSET`.
+        With `usage`, each has what it takes of processors and memory; a value that one lacks is `msgspec.UNSET`.
         """
         return await self._wait("processes", all=all, connection=connection, usage=usage)
 
@@ -127,8 +127,8 @@ class Client(Held, of=TrioClient):
     ) -> Opening[Process]:
         """Attach to a process of this connection that was left running, for a block, as a `Process`.
 
-        It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
-        Its output waits for who reads here. Leaving the block leaves the process as it is. `text`, `encoding` and
+        It begins after entry `after` of its output, by default with all that is retained; "now" is only what comes.
+        Its output waits for the reader here. Leaving the block leaves the process as it is. `text`, `encoding` and
         `errors` are those of `start`.
 
         Raises `UnknownProcessError`.
@@ -145,17 +145,18 @@ class Client(Held, of=TrioClient):
     ) -> ConnectionGranted:
         """Let somebody join this connection, or another one of the same user or token.
 
-        That is the `principal` of that name, as it is in the list of connections ("uid 1000", "token ci"), or whoever
-        has the `secret` of the answer. After `expires` seconds it is over, and who has come in by it has to leave.
+        Either the named `principal`, as it is in the list of connections ("uid 1000", "token ci"), or whoever has the
+        `secret` of the answer. After `expires` seconds the grant is over, and whoever came in by it has to leave.
         """
         return await self._wait("grant", role, principal=principal, expires=expires, connection=connection)
 
     async def revoke(
         self, grant_id: str | None = None, *, member_id: str | None = None, connection: str | None = None
     ) -> int:
-        """Take a grant back, or put out one who has joined. Return how many have to leave.
+        """Take a grant back, or remove a member who has joined. Return how many have to leave.
 
-        That is 0 where the answer was lost with a channel: it was done, and how many had to leave is not known.
+        The result is also 0 if the answer was lost with a channel: then it was done, but how many had to leave is not
+        known.
         """
         return await self._wait("revoke", grant_id, member_id=member_id, connection=connection)
 
@@ -166,14 +167,14 @@ class Client(Held, of=TrioClient):
     async def limits(self) -> list[Ceiling]:
         """Return the ceilings of the server, with what is in use of each.
 
-        What others use is told to an owner alone.
+        What others use is reported only to an owner.
         """
         return await self._wait("limits")
 
     def presence(self) -> Items[ConnectionPresence]:
         """Iterate over who comes and goes, here and in connections that were joined, from this call on.
 
-        Who reads too slowly is not told everything; `connections` has who is there.
+        A slow reader misses some of it; `connections` has who is there.
         """
         return self._iterate("presence")
 
@@ -249,16 +250,16 @@ class Client(Held, of=TrioClient):
         `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
         `runner`, `shell_snapshot`, `idle_timeout`, `grace`, `overflow`, `prepared`, `pass_streams` and `record`.
 
-        It ends with the process that was started. What that has started, and left behind, is collected from while it
-        prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
-        gone when this returns, or when it is cancelled.
+        It ends with the process that was started. Processes left behind by that one are asked to end once they are
+        silent, and killed after `grace` (2 s); until then, what they print is collected. `Result.ended` names them. All
+        that descends from the command is gone when this returns, or when it is cancelled.
 
-        Each stream is kept up to `max_bytes` (64 MiB). More is an error, unless it may `truncate`: then the beginning
+        Each stream is kept up to `max_bytes` (64 MiB). More is an error, unless `truncate` is set: then the beginning
         and the end are kept.
 
         Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds, when the command was asked to end and then
         killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `OutputNotTextError`;
-        `InvalidParamsError`; `ConnectionLostError`. All but the first know what had arrived.
+        `InvalidParamsError`; `ConnectionLostError`. All but the first have the output that had arrived.
         """
         return await self._wait(
             "run",
@@ -377,12 +378,13 @@ class Client(Held, of=TrioClient):
     ) -> Results[Any]:
         """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
 
-        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input` and `record`. `commands` may
-        be endless: the next is taken when there is room, and results that nobody takes hold up further starts.
+        `Result.argv` says which command a result belongs to. Other keywords are those of `run`, without `input` and
+        `record`. `commands` may be endless: the next one is taken when there is room, and results that nobody takes
+        hold up further starts.
 
-        Leaving the loop early, by an error too, ends what still runs. An error of a command is a `CommandError` with
-        its `argv`, whose cause is a `SpawnError` or another `RequestError` where it could not be run. It ends all
-        others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
+        Leaving the loop early, even by an error, ends what still runs. An error of a command is a `CommandError` with
+        its `argv`. If the command could not be run, its cause is a `SpawnError` or another `RequestError`. An error
+        ends all other commands; with `return_errors` it is among the results instead. Raises `ConnectionLostError`.
         """
         return self._plain("map", commands, limit=limit, return_errors=return_errors, **options)
 
@@ -427,8 +429,8 @@ class Client(Held, of=TrioClient):
         """Start a command; leaving the block ends everything that descends from it.
 
         What still runs then is asked to end, and killed after `grace` seconds (0.5 s). Leaving waits until that is
-        done, for a moment longer at most: an interrupted connection, or a process that the kernel is busy with, does
-        not hold it up, and the kill follows.
+        done, but only a moment longer than that: an interrupted connection, or a process that the kernel is busy with,
+        does not hold it up, and the kill follows.
 
         `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
         server's environment, with it exactly that; `env_add` is laid on top, and the variables in `env_remove` are
@@ -438,40 +440,41 @@ class Client(Held, of=TrioClient):
         of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
         them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
-        the server's unless they are given. So is `user`, one of its machine, or `USER:GROUP`; another one takes a
-        server that is root.
+        the server's unless they are given. So is `user`, a user of the server's machine, or `USER:GROUP`; another user
+        than the server's needs a server that runs as root.
 
-        `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
-        keep it, the start is a `SandboxUnavailableError`, and nothing has run. `limits` are the most that it may take;
-        one that the server cannot keep is a `LimitUnavailableError` in the same way. `Process.closed` tells what it has
-        used then.
+        `sandbox` is a policy by which it is confined; `Process.confined` says what it got. If the server cannot enforce
+        the policy, the start raises `SandboxUnavailableError`, and nothing has run. `limits` are the most that it may
+        take; a limit that the server cannot enforce raises `LimitUnavailableError` in the same way. With limits,
+        `Process.closed` says what it has used.
 
         `runner` starts it in a place that the server cannot enter itself: one of the server's own, by its name, or the
         words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
         of that place.
 
-        `shell_snapshot` is a scope of the user's choice: `["bash", "-lc", line]` has its login files run once in it,
-        and the next such shells are given what these have made.
+        `shell_snapshot` is a scope of your choice: in it, the login files of `["bash", "-lc", line]` run only once, and
+        the next such shells get what these set up.
 
-        `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
+        `text`, `encoding` and `errors` say how its output is read as text (UTF-8, "strict"). Input may then be a
+        string.
 
         The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
-        for `idle_timeout` seconds; and, with `end_with_leader`, what lives on after the process that was started. It
-        gives `grace` each time, by default as it is configured. With an `overflow` of "drop" a command never waits for
-        a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
-        and nothing is inherited.
+        for `idle_timeout` seconds. With `end_with_leader`, it also ends what lives on after the process that was
+        started. Each time it allows `grace` seconds, by default as the server is configured. With an `overflow` of
+        "drop" a command never waits for a slow reader, which gets a `Gap` instead. A `prepared` command is run exactly
+        as given: its program is an absolute path, and nothing is inherited.
 
         With `pass_streams`, on a unix socket, this client gets the very pipes of the command, and nothing that goes
-        through them is copied: `stdin`, `stdout` and `stderr` are those, and `communicate` and `run` read them. What
-        needs a server that sees the output is an `InvalidParamsError` then: `lines`, `expect` and other readers,
-        `idle_timeout`, `overflow`, `record`; and so are `tty`, `runner` and `key`. With "kept" the server keeps the
-        beginning and the end of the output all the same, for `snapshot`.
+        through them is copied: `stdin`, `stdout` and `stderr` are these pipes, and `communicate` and `run` read them.
+        Whatever needs a server that sees the output is then an `InvalidParamsError`: `lines`, `expect` and other
+        readers, `idle_timeout`, `overflow`, `record`. So are `tty`, `runner` and `key`. With "kept" the server still
+        keeps the beginning and the end of the output, for `snapshot`.
 
-        `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
-        the end of the block, as an asciicast.
+        `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there
+        until the end of the block, as an asciicast.
 
-        `id` is its name on the server, where another than the next number is wanted. With a `key`, which is its name
-        then, the same start once more is the same process; with another request it is a `KeyConflictError`.
+        `id` is its name on the server, by default the next number. With a `key`, which is then its name, the same start
+        once more gives the same process; a different request with that key is a `KeyConflictError`.
 
         Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
         Raises `TypeError` for an `argv` that is one string, and `OSError` for a file that cannot be recorded to.

@@ -67,7 +67,7 @@ class Files(Facade, of=TrioFiles):
         return await self._wait("write", path, data, encoding=encoding, mode=mode, atomic=atomic)
 
     async def append(self, path: ServerPath, data: Data | str, *, encoding: str = "utf-8") -> None:
-        """Write behind the end of a file, wherever that is at the moment; make it if it is missing.
+        """Append to a file, wherever its end is at the moment; make it if it is missing.
 
         Raises `ConnectionLostError`, with no saying whether the data has arrived, when the connection is interrupted.
         """
@@ -85,7 +85,7 @@ class Files(Facade, of=TrioFiles):
         return await self._wait("stat", path, follow=follow)
 
     async def exists(self, path: ServerPath) -> bool:
-        """Return whether anything is at a path. A link that leads nowhere is nothing."""
+        """Return whether anything is at a path. False for a dangling link."""
         return await self._wait("exists", path)
 
     async def list(self, path: ServerPath) -> list[FileInfo]:

@@ -32,13 +32,13 @@ class Process(Held, of=TrioProcess):
     Each stream of its output is read once, in order: by one task at a time, which goes on where the last one stopped.
     While nobody reads, the command blocks once the window is full, as with any pipe; other commands go on.
 
-    Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling one stops waiting;
-    whether the server still does what was asked is then unknown, unless the call says more.
+    Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling a call stops waiting;
+    whether the server still does what was asked is then unknown, unless the call's documentation says more.
     """
 
     @property
     def confined(self) -> Confined | None:
-        """The confinement that it has: its layers, and what its policy names and does not get. None without one."""
+        """The confinement that it has: its layers, and what its policy names but could not get. None without one."""
         return self._get("confined")
 
     @property
@@ -64,8 +64,8 @@ class Process(Held, of=TrioProcess):
         then the beginning and the end are kept. What is no text, where that is asked for, is an `OutputNotTextError`.
         Both errors, and `ConnectionLostError`, have what had arrived.
 
-        `text`, `encoding` and `errors` are those of the start, where they are not given. Cancelling stops waiting, not
-        the process; what was collected is lost.
+        Without `text`, `encoding` and `errors`, those of the start apply. Cancelling stops waiting, not the process;
+        what was collected is lost.
         """
         return await self._wait(
             "communicate", input, text=text, encoding=encoding, errors=errors, max_bytes=max_bytes, truncate=truncate
@@ -74,21 +74,21 @@ class Process(Held, of=TrioProcess):
     async def write(self, data: Data | str) -> None:
         """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
 
-        Text is for a process that was started for it. As much as there is: it goes piece by piece, as the command
-        reads. Another `write` waits until this one is done.
-        Cancelling stops waiting; a part of the input may still arrive.
+        Text is for a process that was started for it. Input may be of any size: it goes piece by piece, as the command
+        reads. Another `write` waits until this one is done. Cancelling stops waiting; a part of the input may still
+        arrive.
         """
         return await self._wait("write", data)
 
     async def close_stdin(self) -> None:
-        """End its input, behind all that was written. A terminal gets its end-of-file character.
+        """End its input, after all that was written. A terminal gets its end-of-file character.
 
         Raises `StdinClosedError` for a process that was started without an input.
         """
         return await self._wait("close_stdin")
 
     async def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
-        """Send a signal, by name or number, and return how many processes were sent it.
+        """Send a signal, by name or number, and return how many processes it was sent to.
 
         `target` is the started process ("leader"), its process group, the job in front of its terminal ("foreground"),
         or everything that descends from it ("tree").
@@ -117,17 +117,17 @@ class Process(Held, of=TrioProcess):
         return await self._wait("kill")
 
     def leave_running(self) -> None:
-        """Have it go on when its block is left, until its connection ends: for one that is kept.
+        """Let it go on when its block is left, until its connection ends. This is for a connection that is kept.
 
-        Its output waits for nobody then. `Client.attach` comes back to it. Raises `InvalidParamsError` where its
-        streams were passed: they end with the block.
+        Its output then waits for nobody. `Client.attach` comes back to it. Raises `InvalidParamsError` if its streams
+        were passed: they end with the block.
         """
         return self._plain("leave_running")
 
     async def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
-        """Change the size of its terminal, in characters and, where that is known, in pixels.
+        """Change the size of its terminal, in characters and, if that is known, in pixels.
 
-        Raises `InvalidParamsError` for a process that has no terminal, and for what is no size.
+        Raises `InvalidParamsError` for a process that has no terminal, and for an invalid size.
         """
         return await self._wait("resize", rows, cols, xpixel, ypixel)
 
@@ -193,16 +193,16 @@ class Process(Held, of=TrioProcess):
 
         Patterns are regular expressions, in which a dot is any character, compiled or not, and `EOF` and `TIMEOUT`. Of
         several that match, the one that begins first counts, and then the first named. `timeout` is in seconds, 30 by
-        default and None for no bound. `before`, `after` and `match` tell more; what comes behind the match is for the
-        next reader.
+        default and None for no bound. `before`, `after` and `match` have the details; what comes after the match is for
+        the next reader.
 
-        Raises `EOF` at the end of the output and `TIMEOUT`, unless they are patterns; `InvalidParamsError` and
-        `TypeError` for what is no pattern; and as `lines` does.
+        Raises `EOF` at the end of the output and `TIMEOUT`, unless they are among the patterns; `InvalidParamsError`
+        and `TypeError` for something that is not a pattern; and otherwise as `lines` does.
         """
         return await self._take("expect", patterns, timeout, searchwindowsize)
 
     async def expect_exact(self, patterns: Any, timeout: float | None = -1, searchwindowsize: int | None = -1) -> int:
-        """Do what `expect` does, for strings that are to be there as they are. Cancelling loses nothing."""
+        """Do what `expect` does, for literal strings instead of patterns. Cancelling loses nothing."""
         return await self._take("expect_exact", patterns, timeout, searchwindowsize)
 
     async def expect_list(
@@ -255,11 +255,12 @@ class Process(Held, of=TrioProcess):
     ) -> Happened:
         """Wait for the first of these, beside all readers, and return which it was. Cancelling loses nothing.
 
-        `output` is a regular expression, or several, for bytes or text. What the server retains counts too, or what
-        lies behind an `after` that was returned before. `port` accepts connections on the server's machine, on its
-        loopback or on the address `host`. `idle` is a silence of so many seconds from now on. `exit` is the end of the
-        leader, `tree_empty` of everything, `no_echo` a terminal that does not show what is typed. `input` is a process
-        of it that waits for input, and for nothing else: `Happened.input` tells which, and by which system call.
+        `output` is a regular expression, or several, for bytes or text. What the server retains counts too, or with an
+        `after` that was returned before, what lies after that. `port` accepts connections on the server's machine, on
+        its loopback or on the address `host`. `idle` is a silence of that many seconds from now on. `exit` is the end
+        of the leader, `tree_empty` the end of everything, `no_echo` a terminal that does not show what is typed.
+        `input` is a process of it that waits for input, and for nothing else: `Happened.input` says which process, and
+        in which system call.
 
         A command whose output nobody reads goes on meanwhile, as with `wait`.
 
@@ -289,7 +290,8 @@ class Process(Held, of=TrioProcess):
         return await self._take("screen")
 
     def watch_screen(self, *, answers: bool = False) -> Opening[WatchedScreen]:
-        """Keep its screen up to date while a block lasts, in which it is seen without asking.
+        """Keep its screen up to date for as long as a block lasts, in which it can be looked at without asking the
+        server.
 
         With `answers`, the program also gets what it asks its terminal for, such as the place of the cursor.
         """
@@ -307,7 +309,7 @@ class Process(Held, of=TrioProcess):
         """Connect this program's terminal with it, until its end or the escape character, Ctrl-] by default.
 
         Keys go to it as they are typed, and the size of this terminal is passed on. The filters may change what passes.
-        What comes behind the escape is for the next reader.
+        What comes after the escape is for the next reader.
         """
         return await self._wait(
             "interact",
@@ -331,20 +333,20 @@ class Process(Held, of=TrioProcess):
     async def wait(self) -> Exited:
         """Wait for the end of the leader. Cancelling stops waiting, not the process.
 
-        While no other task reads its output, the oldest of what exceeds the window is let go, so that it can end. Who
-        reads later is told: by a `Gap` among the events, otherwise by an `OutputTruncatedError`. A task that has read
-        before, and still runs, is waited for.
+        While no other task reads its output, the oldest output is let go as far as the window is exceeded, so that the
+        process can end. A later reader learns of it: by a `Gap` among the events, otherwise by an
+        `OutputTruncatedError`. If a task that has read before still runs, the output is kept for it.
 
-        Raises `ConnectionLostError`, and `trio.ClosedResourceError` behind the block of `start` or `attach`, where it
-        had not ended in it.
+        Raises `ConnectionLostError`, and `trio.ClosedResourceError` after the block of `start` or `attach`, if the
+        process had not ended in it.
         """
         return await self._wait("wait")
 
     async def next_event(self) -> Event | None:
         """Return the next event: output, exit and close, in order; None when all is over. Cancelling loses nothing.
 
-        Raises `ConnectionLostError` behind all that has arrived, `trio.BusyResourceError` while another task is
-        reading, and `trio.ClosedResourceError` behind the block of `start`.
+        Raises `ConnectionLostError` after all that has arrived, `trio.BusyResourceError` while another task is reading,
+        and `trio.ClosedResourceError` after the block of `start`.
         """
         return await self._take("next_event")
 
@@ -398,7 +400,7 @@ class Process(Held, of=TrioProcess):
 
     @property
     def pid(self) -> int | None:
-        """Pid of the leader, on the server's machine. None where the server does not tell it."""
+        """Pid of the leader, on the server's machine. None if the server does not report it."""
         return self._get("pid")
 
     @property
@@ -408,7 +410,7 @@ class Process(Held, of=TrioProcess):
 
     @property
     def denial(self) -> Denial | None:
-        """Why its failure is taken for the work of its confinement. None where it is not, and while it runs."""
+        """Why its failure is put down to its confinement. None if it is not, and while it runs."""
         return self._get("denial")
 
     @property
@@ -418,7 +420,7 @@ class Process(Held, of=TrioProcess):
 
     @property
     def signal(self) -> str | None:
-        """Name of the signal that the leader died of, such as "SIGKILL". None while it runs, and otherwise."""
+        """Name of the signal that the leader died of, such as "SIGKILL". None if it did not, and while it runs."""
         return self._get("signal")
 
     @property

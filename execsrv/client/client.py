@@ -52,7 +52,7 @@ class Client(Sharing, Running, metaclass=Given):
     def server_ends_in(self) -> float | None:
         """Seconds until the server is gone at the latest, once it has said that it ends. None before.
 
-        What runs may go on until then, where the server has a `drain_period`; nothing is started any more.
+        What runs may go on until then, if the server has a `drain_period`; nothing new is started.
         """
         ends_at = self._connection.ends_at
         return None if ends_at is None else max(0.0, ends_at - time.monotonic())
@@ -80,12 +80,12 @@ class Client(Sharing, Running, metaclass=Given):
     ) -> AsyncIterator[None]:
         """Record, in this block, what a process prints from here on, as an asciicast v3 in a file on this machine.
 
-        The new sizes of its terminal and its exit code are recorded too, and with `input` what is written to it:
-        passwords are input. Players show `title`, and shorten a silence to `idle_time_limit` seconds.
+        New sizes of its terminal and its exit code are recorded too. With `input`, so is what is written to it: note
+        that passwords are input. Players show `title`, and shorten a silence to `idle_time_limit` seconds.
 
-        Readers of the process get the same as without, and a slow disk never slows it down: the recording leaves output
-        out instead, with a marker there. Raises `OSError` where the file cannot be opened, and at the end of the block
-        where it could not be written; it holds what had been written then.
+        Readers of the process get the same as without a recording, and a slow disk never slows it down: the recording
+        leaves output out instead, with a marker there. Raises `OSError` if the file cannot be opened, and at the end of
+        the block if it could not be written; the file then holds what was written before.
         """
         from execsrv.client import recorder
         from execsrv.record import Recording

@@ -53,19 +53,20 @@ async def connect(
 
     `ssh://[USER@]HOST[:PORT][/DIRECTORY]`, `docker://CONTAINER`, `podman://CONTAINER` and
     `kubectl://[NAMESPACE/]POD[/CONTAINER]` start a server there, by the program of that name, and end it with the
-    block. Where there is no execsrv, it is brought along for that time if there is a Python of the same version and
-    kind as ours; not so with `bring=False`.
+    block. If there is no execsrv there, it is brought along for that time, provided that there is a Python of the same
+    version and kind as ours; `bring=False` prevents that.
 
-    With `reconnect` a lost connection is taken up again within so many seconds, and nothing is lost. A server that is
-    started for the connection waits as long for it, and ends with the block all the same; without, it ends with the
-    program. The command of `exec:` is run again, and has to lead to the same server, as `execsrv bridge` does.
+    With `reconnect` a lost connection is taken up again within that many seconds, and nothing is lost. A server that is
+    started for the connection waits that long for it, and still ends with the block. Without `reconnect`, that server
+    ends with the program. The command of `exec:` is run again, and has to lead to the same server, as `execsrv bridge`
+    does.
 
-    A `name` is what `Client.connections` lists, and `Client.join` takes. With `keep` the connection and its commands go
-    on when this block is left, or the network is: for so many seconds, or "untilIdle", as long as anything runs or can
-    still be read. `resume` takes up such a connection, by its name, as its owner. `size_policy` says whose size a
-    terminal has where several look at it: that of the "owner", the "smallest", or the "latest" that was said.
+    `Client.connections` lists the `name`, and `Client.join` takes it. With `keep` the connection and its commands go on
+    when this block is left, or the network fails: for that many seconds, or with "untilIdle" as long as anything runs
+    or can still be read. `resume` takes up such a connection, by its name, as its owner. `size_policy` says whose size
+    a terminal has if several look at it: that of the "owner", the "smallest", or the "latest" that was set.
 
-    Raises `ConnectionFailedError`, and `InvalidListenURLError` for another URL.
+    Raises `ConnectionFailedError`, and `InvalidListenURLError` for any other kind of URL.
     """
     wanted = wishes(name, keep, resume, size_policy)
     if is_unix_url(url):
@@ -114,17 +115,17 @@ async def connect_websocket(
 ) -> AsyncIterator[Client]:
     """Connect to a server's websocket. `token`, or that in `token_file`, goes into the `Authorization` header.
 
-    Where neither is given, `EXECSRV_TOKEN` or the file that `EXECSRV_TOKEN_FILE` names has it. The first of them is
-    taken out of the environment. A file is read again whenever the connection is taken up again.
+    If neither is given, the token comes from `EXECSRV_TOKEN`, or from the file that `EXECSRV_TOKEN_FILE` names.
+    `EXECSRV_TOKEN` is taken out of the environment. A file is read again whenever the connection is taken up again.
 
-    When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it as long
+    When the connection is lost, try for `reconnect` seconds to take it up again. The server must keep it for that long
     (`--resume-grace`); then nothing is lost, and calls and readers do not notice.
 
-    A server on this machine, without TLS, has to be this user's, root's or one of `config.server_uids`, where that can
-    be told. With TLS, `config` has the authorities that are trusted. Without, a token goes to another machine only with
-    `config.allow_plain_network`.
+    A server on this machine, without TLS, has to be this user's, root's or one of `config.server_uids`, as far as that
+    can be known. With TLS, `config` has the authorities that are trusted. Without TLS, a token goes to another machine
+    only with `config.allow_plain_network`.
 
-    Raises `ConnectionFailedError`, also when it takes longer than `config.handshake_timeout`.
+    Raises `ConnectionFailedError`, also if connecting takes longer than `config.handshake_timeout`.
     """
     read_token = token_reader(token, token_file)
     wanted = wishes(name, keep, resume, size_policy)
@@ -169,7 +170,7 @@ async def connect_unix(
 ) -> AsyncIterator[Client]:
     """Connect to a server's unix socket. A lost connection is taken up again within `reconnect` seconds.
 
-    A token is needed by who is another user than the server; it is found as by `connect_websocket`.
+    Users other than the server's own need a token; it is found as by `connect_websocket`.
 
     The server has to be this user's, root's or one of `config.server_uids`, and so has the directory of the socket.
 
@@ -211,13 +212,13 @@ async def launch(
 ) -> AsyncIterator[Client]:
     """Start a server and speak with it: any command that speaks the protocol on its stdin and stdout.
 
-    Without a command it is `execsrv serve`, of this Python and on this machine. An example for another one is
-    `["ssh", "host", "execsrv", "serve"]`. The server's stderr is this program's. It has a session of its
-    own, so that a Ctrl-C in this program's terminal does not reach it. Lines that it prints before it speaks, such as
-    a greeting, are passed over.
+    Without a command it is `execsrv serve`, of this Python and on this machine. An example for another one is `["ssh",
+    "host", "execsrv", "serve"]`. The server's stderr is this program's. It runs in a session of its own, so that a
+    Ctrl-C in this program's terminal does not reach it. Lines that it prints before it speaks, such as a greeting, are
+    skipped.
 
-    Leaving the block closes the server's stdin, which ends it; should it not end within 5 s, it is killed. Raises
-    `ConnectionFailedError`, which tells what the server said or how it ended.
+    Leaving the block closes the server's stdin, which ends it; if it has not ended within 5 s, it is killed. Raises
+    `ConnectionFailedError`, which says what the server printed or how it ended.
     """
     argv = list(OWN_SERVER) if command is None else words(command)
     if not argv:

@@ -66,11 +66,11 @@ class Dialogue(Facts):
 
         Patterns are regular expressions, in which a dot is any character, compiled or not, and `EOF` and `TIMEOUT`. Of
         several that match, the one that begins first counts, and then the first named. `timeout` is in seconds, 30 by
-        default and None for no bound. `before`, `after` and `match` tell more; what comes behind the match is for the
-        next reader.
+        default and None for no bound. `before`, `after` and `match` have the details; what comes after the match is for
+        the next reader.
 
-        Raises `EOF` at the end of the output and `TIMEOUT`, unless they are patterns; `InvalidParamsError` and
-        `TypeError` for what is no pattern; and as `lines` does.
+        Raises `EOF` at the end of the output and `TIMEOUT`, unless they are among the patterns; `InvalidParamsError`
+        and `TypeError` for something that is not a pattern; and otherwise as `lines` does.
         """
         from execsrv.client.patterns import expressions
 
@@ -82,7 +82,7 @@ class Dialogue(Facts):
         timeout: float | None = -1,  # noqa: ASYNC109  # the word of pexpect
         searchwindowsize: int | None = -1,
     ) -> int:
-        """Do what `expect` does, for strings that are to be there as they are. Cancelling loses nothing."""
+        """Do what `expect` does, for literal strings instead of patterns. Cancelling loses nothing."""
         from execsrv.client.patterns import literals
 
         return await self._expect(literals(self._own, patterns), timeout, searchwindowsize)
@@ -173,11 +173,12 @@ class Dialogue(Facts):
     ) -> Happened:
         """Wait for the first of these, beside all readers, and return which it was. Cancelling loses nothing.
 
-        `output` is a regular expression, or several, for bytes or text. What the server retains counts too, or what
-        lies behind an `after` that was returned before. `port` accepts connections on the server's machine, on its
-        loopback or on the address `host`. `idle` is a silence of so many seconds from now on. `exit` is the end of the
-        leader, `tree_empty` of everything, `no_echo` a terminal that does not show what is typed. `input` is a process
-        of it that waits for input, and for nothing else: `Happened.input` tells which, and by which system call.
+        `output` is a regular expression, or several, for bytes or text. What the server retains counts too, or with an
+        `after` that was returned before, what lies after that. `port` accepts connections on the server's machine, on
+        its loopback or on the address `host`. `idle` is a silence of that many seconds from now on. `exit` is the end
+        of the leader, `tree_empty` the end of everything, `no_echo` a terminal that does not show what is typed.
+        `input` is a process of it that waits for input, and for nothing else: `Happened.input` says which process, and
+        in which system call.
 
         A command whose output nobody reads goes on meanwhile, as with `wait`.
 
@@ -209,7 +210,8 @@ class Dialogue(Facts):
         return drawing.screen()
 
     def watch_screen(self, *, answers: bool = False) -> AbstractAsyncContextManager[WatchedScreen]:
-        """Keep its screen up to date while a block lasts, in which it is seen without asking.
+        """Keep its screen up to date for as long as a block lasts, in which it can be looked at without asking the
+        server.
 
         With `answers`, the program also gets what it asks its terminal for, such as the place of the cursor.
         """
@@ -236,7 +238,7 @@ class Dialogue(Facts):
         """Connect this program's terminal with it, until its end or the escape character, Ctrl-] by default.
 
         Keys go to it as they are typed, and the size of this terminal is passed on. The filters may change what passes.
-        What comes behind the escape is for the next reader.
+        What comes after the escape is for the next reader.
         """
         from execsrv.client.interact import interact
 

@@ -102,7 +102,7 @@ class Files:
             await self._remote.change(name, permissions=mode)
 
     async def append(self, path: ServerPath, data: Data | str, *, encoding: str = "utf-8") -> None:
-        """Write behind the end of a file, wherever that is at the moment; make it if it is missing.
+        """Append to a file, wherever its end is at the moment; make it if it is missing.
 
         Raises `ConnectionLostError`, with no saying whether the data has arrived, when the connection is interrupted.
         """
@@ -144,7 +144,7 @@ class Files:
         return await self._remote.stat(path_text("path", path), follow=flag("follow", follow))
 
     async def exists(self, path: ServerPath) -> bool:
-        """Return whether anything is at a path. A link that leads nowhere is nothing."""
+        """Return whether anything is at a path. False for a dangling link."""
         try:
             await self.stat(path)
         except FileError as error:

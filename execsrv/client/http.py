@@ -25,7 +25,7 @@ _ids = count(1)
 
 
 class ServerVariable(Struct, frozen=True):
-    """The value of a header that the server has in its environment, behind `prefix`: the client never sees it.
+    """The value of a header that the server has in its environment, put after `prefix`: the client never sees it.
 
     The server's `http_variables` must name it.
     """
@@ -165,7 +165,8 @@ class Http:
         timeout: float | None = None,  # noqa: ASYNC109  # the server's to keep
         follow_redirects: bool = True,
     ) -> AsyncIterator[HttpStream]:
-        """Make a request, and give the response when its header is there; the block reads the body piece by piece.
+        """Make a request, and give the response as soon as its headers have arrived. The block reads the body in
+        pieces.
 
         A body that is read slowly makes its sender wait. Leaving the block hangs up. Raises as `request` does.
         """

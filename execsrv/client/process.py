@@ -52,8 +52,8 @@ class Process(Dialogue, Reading, metaclass=Given):
     Each stream of its output is read once, in order: by one task at a time, which goes on where the last one stopped.
     While nobody reads, the command blocks once the window is full, as with any pipe; other commands go on.
 
-    Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling one stops waiting;
-    whether the server still does what was asked is then unknown, unless the call says more.
+    Every call raises `ConnectionLostError` when there is no way back to the server. Cancelling a call stops waiting;
+    whether the server still does what was asked is then unknown, unless the call's documentation says more.
     """
 
     _made_by = "a Process is made by `async with client.start(argv) as process`"
@@ -76,7 +76,7 @@ class Process(Dialogue, Reading, metaclass=Given):
 
     @property
     def confined(self) -> Confined | None:
-        """The confinement that it has: its layers, and what its policy names and does not get. None without one."""
+        """The confinement that it has: its layers, and what its policy names but could not get. None without one."""
         return self._mirror.confined
 
     @cached_property
@@ -109,8 +109,8 @@ class Process(Dialogue, Reading, metaclass=Given):
         then the beginning and the end are kept. What is no text, where that is asked for, is an `OutputNotTextError`.
         Both errors, and `ConnectionLostError`, have what had arrived.
 
-        `text`, `encoding` and `errors` are those of the start, where they are not given. Cancelling stops waiting, not
-        the process; what was collected is lost.
+        Without `text`, `encoding` and `errors`, those of the start apply. Cancelling stops waiting, not the process;
+        what was collected is lost.
         """
         is_said = (text, encoding, errors) != (None, None, None)
         mode = text_mode(text, encoding, errors) if is_said else self._mirror.text
@@ -123,9 +123,9 @@ class Process(Dialogue, Reading, metaclass=Given):
     async def write(self, data: Data | str) -> None:
         """Write to its stdin, and wait until the operating system took it. Raises `StdinClosedError`.
 
-        Text is for a process that was started for it. As much as there is: it goes piece by piece, as the command
-        reads. Another `write` waits until this one is done.
-        Cancelling stops waiting; a part of the input may still arrive.
+        Text is for a process that was started for it. Input may be of any size: it goes piece by piece, as the command
+        reads. Another `write` waits until this one is done. Cancelling stops waiting; a part of the input may still
+        arrive.
         """
         if (given := as_bytes(data, self._mirror.text, "data")) is None:
             raise TypeError("data must be bytes, got None")
@@ -153,7 +153,7 @@ class Process(Dialogue, Reading, metaclass=Given):
             raise StdinClosedError(f"stdin is closed for process {self.id}")
 
     async def close_stdin(self) -> None:
-        """End its input, behind all that was written. A terminal gets its end-of-file character.
+        """End its input, after all that was written. A terminal gets its end-of-file character.
 
         Raises `StdinClosedError` for a process that was started without an input.
         """
@@ -166,7 +166,7 @@ class Process(Dialogue, Reading, metaclass=Given):
             await self._mirror.calls.call("process/closeStdin", params, Nothing)
 
     async def send_signal(self, signal: str | int, target: SignalTarget = "group") -> int:
-        """Send a signal, by name or number, and return how many processes were sent it.
+        """Send a signal, by name or number, and return how many processes it was sent to.
 
         `target` is the started process ("leader"), its process group, the job in front of its terminal ("foreground"),
         or everything that descends from it ("tree").
@@ -206,10 +206,10 @@ class Process(Dialogue, Reading, metaclass=Given):
         return ended.running or (asked.repeated and ran)  # the first one, whose answer was lost, may have ended it
 
     def leave_running(self) -> None:
-        """Have it go on when its block is left, until its connection ends: for one that is kept.
+        """Let it go on when its block is left, until its connection ends. This is for a connection that is kept.
 
-        Its output waits for nobody then. `Client.attach` comes back to it. Raises `InvalidParamsError` where its
-        streams were passed: they end with the block.
+        Its output then waits for nobody. `Client.attach` comes back to it. Raises `InvalidParamsError` if its streams
+        were passed: they end with the block.
         """
         if self._passed is not None:
             message = f"process {self.id} was started with pass_streams: its streams end with its block"
@@ -217,9 +217,9 @@ class Process(Dialogue, Reading, metaclass=Given):
         self._mirror.is_left = True
 
     async def resize(self, rows: int, cols: int, xpixel: int = 0, ypixel: int = 0) -> None:
-        """Change the size of its terminal, in characters and, where that is known, in pixels.
+        """Change the size of its terminal, in characters and, if that is known, in pixels.
 
-        Raises `InvalidParamsError` for a process that has no terminal, and for what is no size.
+        Raises `InvalidParamsError` for a process that has no terminal, and for an invalid size.
         """
         await self._mirror.calls.call("process/resize", ProcessResize(self.id, rows, cols, xpixel, ypixel), Nothing)
         for tap in self._mirror.taps:

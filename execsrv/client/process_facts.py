@@ -32,7 +32,7 @@ class Facts:
 
     @property
     def pid(self) -> int | None:
-        """Pid of the leader, on the server's machine. None where the server does not tell it."""
+        """Pid of the leader, on the server's machine. None if the server does not report it."""
         return self._pid
 
     @property
@@ -42,7 +42,7 @@ class Facts:
 
     @property
     def denial(self) -> Denial | None:
-        """Why its failure is taken for the work of its confinement. None where it is not, and while it runs."""
+        """Why its failure is put down to its confinement. None if it is not, and while it runs."""
         return self._mirror.exited.denial if self._mirror.exited else None
 
     @property
@@ -53,7 +53,7 @@ class Facts:
 
     @property
     def signal(self) -> str | None:
-        """Name of the signal that the leader died of, such as "SIGKILL". None while it runs, and otherwise."""
+        """Name of the signal that the leader died of, such as "SIGKILL". None if it did not, and while it runs."""
         return self._mirror.exited.signal if self._mirror.exited else None
 
     @property

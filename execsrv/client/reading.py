@@ -53,26 +53,26 @@ class Reading(Facts):
 
     @property
     def stderr(self) -> Output:
-        """Its errors, a `trio.abc.ReceiveStream`. Nothing comes where they have no pipe of their own."""
+        """Its errors, a `trio.abc.ReceiveStream`. Nothing comes if they have no pipe of their own."""
         return self._outputs["stderr"]
 
     async def wait(self) -> Exited:
         """Wait for the end of the leader. Cancelling stops waiting, not the process.
 
-        While no other task reads its output, the oldest of what exceeds the window is let go, so that it can end. Who
-        reads later is told: by a `Gap` among the events, otherwise by an `OutputTruncatedError`. A task that has read
-        before, and still runs, is waited for.
+        While no other task reads its output, the oldest output is let go as far as the window is exceeded, so that the
+        process can end. A later reader learns of it: by a `Gap` among the events, otherwise by an
+        `OutputTruncatedError`. If a task that has read before still runs, the output is kept for it.
 
-        Raises `ConnectionLostError`, and `trio.ClosedResourceError` behind the block of `start` or `attach`, where it
-        had not ended in it.
+        Raises `ConnectionLostError`, and `trio.ClosedResourceError` after the block of `start` or `attach`, if the
+        process had not ended in it.
         """
         return await self._reader.wait_exited()
 
     async def next_event(self) -> Event | None:
         """Return the next event: output, exit and close, in order; None when all is over. Cancelling loses nothing.
 
-        Raises `ConnectionLostError` behind all that has arrived, `trio.BusyResourceError` while another task is
-        reading, and `trio.ClosedResourceError` behind the block of `start`.
+        Raises `ConnectionLostError` after all that has arrived, `trio.BusyResourceError` while another task is reading,
+        and `trio.ClosedResourceError` after the block of `start`.
         """
         event = await self._reader.next()
         if event is not None:

@@ -64,7 +64,7 @@ class RemotePath:
         return self._made(self._path / other)
 
     def joinpath(self, *others: str | os.PathLike[str]) -> RemotePath:
-        """Return this path with others behind it; one that is absolute replaces it."""
+        """Return this path with others after it; an absolute one replaces it."""
         return self._made(self._path.joinpath(*others))
 
     @property

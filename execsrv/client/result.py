@@ -60,9 +60,9 @@ class Result(Struct, Generic[Said], frozen=True, kw_only=True):
 
     `exit_code` is 128+N after a death by signal N, whose name is in `signal`. `omitted_bytes` is how much of the middle
     of `stdout` and `stderr` was left out to stay within the bound. `totals` is what each stream carried, by the
-    server's count; `remaining` are processes of it that lived on after the close, `ended` those that were ended
-    because the command itself had. `denial` is why the failure is taken for the work of its confinement, `usage` what
-    it has used, where it had limits. `server` is the URL of the server, where a pool has chosen it.
+    server's count; `remaining` are processes of it that lived on after the close, `ended` those that were ended because
+    the command itself had. `denial` is why its failure is put down to its confinement, `usage` what it has used, if it
+    had limits. `server` is the URL of the server, if a pool has chosen it.
     """
 
     argv: list[str]

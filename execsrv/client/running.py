@@ -92,16 +92,16 @@ class Running(Starting):
         `stderr`, `tty`, `size`, `modes`, `arg0`, `umask`, `nice`, `oom_score_adj`, `sandbox`, `limits`, `user`,
         `runner`, `shell_snapshot`, `idle_timeout`, `grace`, `overflow`, `prepared`, `pass_streams` and `record`.
 
-        It ends with the process that was started. What that has started, and left behind, is collected from while it
-        prints, then asked to end, and killed after `grace` (2 s): `Result.ended`. All that descends from the command is
-        gone when this returns, or when it is cancelled.
+        It ends with the process that was started. Processes left behind by that one are asked to end once they are
+        silent, and killed after `grace` (2 s); until then, what they print is collected. `Result.ended` names them. All
+        that descends from the command is gone when this returns, or when it is cancelled.
 
-        Each stream is kept up to `max_bytes` (64 MiB). More is an error, unless it may `truncate`: then the beginning
+        Each stream is kept up to `max_bytes` (64 MiB). More is an error, unless `truncate` is set: then the beginning
         and the end are kept.
 
         Raises `SpawnError`; `CommandTimeoutError` after `timeout` seconds, when the command was asked to end and then
         killed, and, with `check`, `CommandFailedError`; `OutputTruncatedError`; `OutputNotTextError`;
-        `InvalidParamsError`; `ConnectionLostError`. All but the first know what had arrived.
+        `InvalidParamsError`; `ConnectionLostError`. All but the first have the output that had arrived.
         """
         if not options.keys() <= START_WORDS:
             raise refused("run", options.keys() - START_WORDS)
@@ -231,12 +231,13 @@ class Running(Starting):
     ) -> Results[Any]:
         """Run many commands, at most `limit` at a time, and iterate over their results in the order in which they end.
 
-        `Result.argv` tells whose it is. Other keywords are those of `run`, without `input` and `record`. `commands` may
-        be endless: the next is taken when there is room, and results that nobody takes hold up further starts.
+        `Result.argv` says which command a result belongs to. Other keywords are those of `run`, without `input` and
+        `record`. `commands` may be endless: the next one is taken when there is room, and results that nobody takes
+        hold up further starts.
 
-        Leaving the loop early, by an error too, ends what still runs. An error of a command is a `CommandError` with
-        its `argv`, whose cause is a `SpawnError` or another `RequestError` where it could not be run. It ends all
-        others, unless `return_errors` has it among the results. Raises `ConnectionLostError`.
+        Leaving the loop early, even by an error, ends what still runs. An error of a command is a `CommandError` with
+        its `argv`. If the command could not be run, its cause is a `SpawnError` or another `RequestError`. An error
+        ends all other commands; with `return_errors` it is among the results instead. Raises `ConnectionLostError`.
         """
         flag("return_errors", return_errors)
         if not options.keys() <= MAP_WORDS:

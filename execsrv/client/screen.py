@@ -191,7 +191,7 @@ class WatchedScreen:
         """Wait until that text is on it, or until a function of the screen is true of it, and return the screen.
 
         Raises `WaitTimeoutError` after `timeout` seconds, with the screen in its text, `EOFError` at the end of all,
-        and `trio.ClosedResourceError` behind its block. Cancelling loses nothing.
+        and `trio.ClosedResourceError` after its block. Cancelling loses nothing.
         """
         patience = seconds("timeout", timeout, zero=True)
         with trio.move_on_after(patience):

@@ -35,7 +35,7 @@ from execsrv.protocol import (
 from execsrv.protocol.ceilings import Ceiling, Ceilings, CeilingsAsked
 
 After = int | Literal["now"] | None
-"""The entry of a log behind which to begin. None: all that is retained. "now": what comes from now on."""
+"""The entry of a log after which to begin. None: all that is retained. "now": what comes from now on."""
 
 
 class Joined:
@@ -71,7 +71,7 @@ class Joined:
     async def processes(self, *, usage: bool = False) -> list[ListedProcess]:
         """Return every process of the connection that the server still knows, oldest first.
 
-        With `usage`, each with what it takes of processors and memory. What one has nothing of is `msgspec.UNSET`.
+        With `usage`, each has what it takes of processors and memory; a value that one lacks is `msgspec.UNSET`.
         """
         return await _listed(self._connection, ProcessListing(self.id, usage=usage))
 
@@ -86,8 +86,8 @@ class Joined:
     ) -> AbstractAsyncContextManager[Process]:
         """Attach to a process of the connection, for a block: as a `Process`, with all that the role allows.
 
-        It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
-        Nobody waits for who reads here: where that is too slow, there is a `Gap` among the events, and the rest goes
+        It begins after entry `after` of its output, by default with all that is retained; "now" is only what comes.
+        Nobody waits for a reader here: if it is too slow, it gets a `Gap` among the events, and everything else goes
         on. Leaving the block leaves the process as it is. `text`, `encoding` and `errors` are those of `start`.
 
         Raises `UnknownProcessError`.
@@ -121,7 +121,7 @@ class Sharing:
         """Return every process of this connection that the server still knows, oldest first.
 
         Those of another `connection` instead, by name or number, or with `all` those of all that this client may join.
-        With `usage`, each with what it takes of processors and memory. What one has nothing of is `msgspec.UNSET`.
+        With `usage`, each has what it takes of processors and memory; a value that one lacks is `msgspec.UNSET`.
         """
         params = ProcessListing(connection, all, usage)
         return await _listed(self._connection, params)
@@ -157,8 +157,8 @@ class Sharing:
     ) -> AbstractAsyncContextManager[Process]:
         """Attach to a process of this connection that was left running, for a block, as a `Process`.
 
-        It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
-        Its output waits for who reads here. Leaving the block leaves the process as it is. `text`, `encoding` and
+        It begins after entry `after` of its output, by default with all that is retained; "now" is only what comes.
+        Its output waits for the reader here. Leaving the block leaves the process as it is. `text`, `encoding` and
         `errors` are those of `start`.
 
         Raises `UnknownProcessError`.
@@ -176,8 +176,8 @@ class Sharing:
     ) -> ConnectionGranted:
         """Let somebody join this connection, or another one of the same user or token.
 
-        That is the `principal` of that name, as it is in the list of connections ("uid 1000", "token ci"), or whoever
-        has the `secret` of the answer. After `expires` seconds it is over, and who has come in by it has to leave.
+        Either the named `principal`, as it is in the list of connections ("uid 1000", "token ci"), or whoever has the
+        `secret` of the answer. After `expires` seconds the grant is over, and whoever came in by it has to leave.
         """
         lasting = None if expires is None else math.ceil(seconds("expires", expires))
         params = ConnectionGrant(role, connection, principal, lasting)
@@ -186,9 +186,10 @@ class Sharing:
     async def revoke(
         self, grant_id: str | None = None, *, member_id: str | None = None, connection: str | None = None
     ) -> int:
-        """Take a grant back, or put out one who has joined. Return how many have to leave.
+        """Take a grant back, or remove a member who has joined. Return how many have to leave.
 
-        That is 0 where the answer was lost with a channel: it was done, and how many had to leave is not known.
+        The result is also 0 if the answer was lost with a channel: then it was done, but how many had to leave is not
+        known.
         """
         calls = self._connection.calls
         asked = await calls.post("connection/revoke", ConnectionRevoke(grant_id, member_id, connection))
@@ -212,14 +213,14 @@ class Sharing:
     async def limits(self) -> list[Ceiling]:
         """Return the ceilings of the server, with what is in use of each.
 
-        What others use is told to an owner alone.
+        What others use is reported only to an owner.
         """
         return (await self._connection.calls.call("server/limits", CeilingsAsked(), Ceilings)).limits
 
     def presence(self) -> AsyncIterator[ConnectionPresence]:
         """Iterate over who comes and goes, here and in connections that were joined, from this call on.
 
-        Who reads too slowly is not told everything; `connections` has who is there.
+        A slow reader misses some of it; `connections` has who is there.
         """
         return self._connection.new_presence()
 

@@ -107,8 +107,8 @@ class Starting:
         """Start a command; leaving the block ends everything that descends from it.
 
         What still runs then is asked to end, and killed after `grace` seconds (0.5 s). Leaving waits until that is
-        done, for a moment longer at most: an interrupted connection, or a process that the kernel is busy with, does
-        not hold it up, and the kill follows.
+        done, but only a moment longer than that: an interrupted connection, or a process that the kernel is busy with,
+        does not hold it up, and the kill follows.
 
         `cwd` is a path on the server's machine, by default where the server runs. Without `env` the command has the
         server's environment, with it exactly that; `env_add` is laid on top, and the variables in `env_remove` are
@@ -118,40 +118,41 @@ class Starting:
         of `STDOUT` is one stream with stdout, in the order of writing. `tty` gives it a terminal instead of all of
         them, of `size` rows and columns (24, 80), and width and height in pixels where they are known, and with `modes`
         by their names in stty(1). `arg0` is what the program sees as its name. `umask`, `nice` and `oom_score_adj` are
-        the server's unless they are given. So is `user`, one of its machine, or `USER:GROUP`; another one takes a
-        server that is root.
+        the server's unless they are given. So is `user`, a user of the server's machine, or `USER:GROUP`; another user
+        than the server's needs a server that runs as root.
 
-        `sandbox` is a policy by which it is confined; `Process.confined` tells what it has. Where the server cannot
-        keep it, the start is a `SandboxUnavailableError`, and nothing has run. `limits` are the most that it may take;
-        one that the server cannot keep is a `LimitUnavailableError` in the same way. `Process.closed` tells what it has
-        used then.
+        `sandbox` is a policy by which it is confined; `Process.confined` says what it got. If the server cannot enforce
+        the policy, the start raises `SandboxUnavailableError`, and nothing has run. `limits` are the most that it may
+        take; a limit that the server cannot enforce raises `LimitUnavailableError` in the same way. With limits,
+        `Process.closed` says what it has used.
 
         `runner` starts it in a place that the server cannot enter itself: one of the server's own, by its name, or the
         words of a command that gets there, as `["sudo", "-n", "-u", "box"]`. Directory, environment and pids are those
         of that place.
 
-        `shell_snapshot` is a scope of the user's choice: `["bash", "-lc", line]` has its login files run once in it,
-        and the next such shells are given what these have made.
+        `shell_snapshot` is a scope of your choice: in it, the login files of `["bash", "-lc", line]` run only once, and
+        the next such shells get what these set up.
 
-        `text`, `encoding` and `errors` are how its output is read as text (UTF-8, "strict"), and input may be a string.
+        `text`, `encoding` and `errors` say how its output is read as text (UTF-8, "strict"). Input may then be a
+        string.
 
         The server ends it `timeout` seconds after its start, and when it has neither printed nor been given anything
-        for `idle_timeout` seconds; and, with `end_with_leader`, what lives on after the process that was started. It
-        gives `grace` each time, by default as it is configured. With an `overflow` of "drop" a command never waits for
-        a slow reader, who gets a `Gap`. A `prepared` command is run exactly as given: its program is an absolute path,
-        and nothing is inherited.
+        for `idle_timeout` seconds. With `end_with_leader`, it also ends what lives on after the process that was
+        started. Each time it allows `grace` seconds, by default as the server is configured. With an `overflow` of
+        "drop" a command never waits for a slow reader, which gets a `Gap` instead. A `prepared` command is run exactly
+        as given: its program is an absolute path, and nothing is inherited.
 
         With `pass_streams`, on a unix socket, this client gets the very pipes of the command, and nothing that goes
-        through them is copied: `stdin`, `stdout` and `stderr` are those, and `communicate` and `run` read them. What
-        needs a server that sees the output is an `InvalidParamsError` then: `lines`, `expect` and other readers,
-        `idle_timeout`, `overflow`, `record`; and so are `tty`, `runner` and `key`. With "kept" the server keeps the
-        beginning and the end of the output all the same, for `snapshot`.
+        through them is copied: `stdin`, `stdout` and `stderr` are these pipes, and `communicate` and `run` read them.
+        Whatever needs a server that sees the output is then an `InvalidParamsError`: `lines`, `expect` and other
+        readers, `idle_timeout`, `overflow`, `record`. So are `tty`, `runner` and `key`. With "kept" the server still
+        keeps the beginning and the end of the output, for `snapshot`.
 
-        `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there to
-        the end of the block, as an asciicast.
+        `record` is the path of a file on this machine, or a `Recording`: what the process prints is recorded there
+        until the end of the block, as an asciicast.
 
-        `id` is its name on the server, where another than the next number is wanted. With a `key`, which is its name
-        then, the same start once more is the same process; with another request it is a `KeyConflictError`.
+        `id` is its name on the server, by default the next number. With a `key`, which is then its name, the same start
+        once more gives the same process; a different request with that key is a `KeyConflictError`.
 
         Raises `RequestError`, of which `SpawnError` and `InvalidParamsError` are kinds, and `ConnectionLostError`.
         Raises `TypeError` for an `argv` that is one string, and `OSError` for a file that cannot be recorded to.

@@ -89,7 +89,7 @@ class Input(trio.abc.SendStream):
             await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """End the process's input, behind all that was written. A terminal gets its end-of-file character."""
+        """End the process's input, after all that was written. A terminal gets its end-of-file character."""
         if self._is_closed:
             await trio.lowlevel.checkpoint()
             return
@@ -137,7 +137,8 @@ class Output(trio.abc.ReceiveStream):
     async def aclose(self) -> None:
         """Let go of all that is unread and all that comes. The command is not told, and never waits for a reader.
 
-        One whose streams were passed is told, as by any pipe: to write on is an error, and by default its end.
+        A process whose streams were passed notices, as with any pipe: writing more is an error, which by default ends
+        it.
         """
         self._is_closed = True
         self._close()

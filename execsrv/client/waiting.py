@@ -47,9 +47,8 @@ class Happened(Struct, frozen=True, kw_only=True):
     """The thing that was waited for.
 
     `kind` is "output", "port", "idle", "exit", "tree_empty", "no_echo" or "input". `match` is the match of the pattern
-    number `index`, in the stream `stream`. `missed` is True when output was not retained any more when it was to be
-    looked at. `seq` and `offset` are the place behind the match, for another wait. `input` is the process that waits
-    for input.
+    number `index`, in the stream `stream`. `missed` is True if output was no longer retained when it was to be looked
+    at. `seq` and `offset` are the place after the match, for another wait. `input` is the process that waits for input.
     """
 
     kind: Kind

@@ -41,7 +41,7 @@ class ProcessLimits(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     @property
     def takes_group(self) -> bool:
-        """True where a control group has to hold some of them."""
+        """True if any of these limits needs a control group."""
         return not (self.memory_bytes is self.processes is self.cpu_percent is None)
 
 

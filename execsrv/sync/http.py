@@ -99,7 +99,8 @@ class Http(Facade, of=TrioHttp):
         timeout: float | None = None,
         follow_redirects: bool = True,
     ) -> HttpStream:
-        """Make a request, and give the response when its header is there; the block reads the body piece by piece.
+        """Make a request, and give the response as soon as its headers have arrived. The block reads the body in
+        pieces.
 
         A body that is read slowly makes its sender wait. Leaving the block hangs up. Raises as `request` does.
         """

@@ -43,7 +43,7 @@ class RemotePath(Facade, of=TrioRemotePath):
         return self._plain("__truediv__", other)
 
     def joinpath(self, *others: str | os.PathLike[str]) -> RemotePath:
-        """Return this path with others behind it; one that is absolute replaces it."""
+        """Return this path with others after it; an absolute one replaces it."""
         return self._plain("joinpath", *others)
 
     @property

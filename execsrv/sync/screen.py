@@ -23,7 +23,7 @@ class WatchedScreen(Held, of=TrioWatchedScreen):
         """Wait until that text is on it, or until a function of the screen is true of it, and return the screen.
 
         Raises `WaitTimeoutError` after `timeout` seconds, with the screen in its text, `EOFError` at the end of all,
-        and `trio.ClosedResourceError` behind its block. An interrupt loses nothing.
+        and `trio.ClosedResourceError` after its block. An interrupt loses nothing.
         """
         return self._take("wait_for", wanted, timeout=timeout)
 

@@ -41,7 +41,7 @@ class Joined(Held, of=TrioJoined):
     def processes(self, *, usage: bool = False) -> list[ListedProcess]:
         """Return every process of the connection that the server still knows, oldest first.
 
-        With `usage`, each with what it takes of processors and memory. What one has nothing of is `msgspec.UNSET`.
+        With `usage`, each has what it takes of processors and memory; a value that one lacks is `msgspec.UNSET`.
         """
         return self._wait("processes", usage=usage)
 
@@ -56,8 +56,8 @@ class Joined(Held, of=TrioJoined):
     ) -> Process:
         """Attach to a process of the connection, for a block: as a `Process`, with all that the role allows.
 
-        It begins behind entry `after` of its output, by default with all that is retained; "now" is only what comes.
-        Nobody waits for who reads here: where that is too slow, there is a `Gap` among the events, and the rest goes
+        It begins after entry `after` of its output, by default with all that is retained; "now" is only what comes.
+        Nobody waits for a reader here: if it is too slow, it gets a `Gap` among the events, and everything else goes
         on. Leaving the block leaves the process as it is. `text`, `encoding` and `errors` are those of `start`.
 
         Raises `UnknownProcessError`.

@@ -18,7 +18,7 @@ Commands run here, or with --url on a server, and all of them end with this one.
         Option(("--cwd",), "The directory of all commands. Default: yours, or the server's.", DIRECTORY),
         Option(
             ("--ask",),
-            "Have the user asked before each command, and before something is typed; where the client cannot, refuse.",
+            "Have the user asked before each command, and before something is typed; if the client cannot ask, refuse.",
             title="Approval",
         ),
         Option(

@@ -9,15 +9,15 @@ SUITES = ("handshake", "processes", "commands", "files", "resuming", "faults", "
 
 _CONFORMANCE = Command(
     "conformance",
-    "Say how a server keeps to the protocol.",
+    "Check how well a server keeps to the protocol.",
     """\
-Check a server of this protocol from outside, and say of each case whether it does as the protocol says.
+Check a server of this protocol from outside, and say for each case whether it does what the protocol says.
 
 URL is ws://HOST:PORT, wss://HOST:PORT, unix://PATH, or exec:COMMAND for a command that speaks on its stdin and stdout.
-Commands of a POSIX system are run there, and files written in a new folder, which is taken away.
+Commands of a POSIX system are run there, and files are written in a new folder, which is removed.
 
-The exit status is 0 when nothing differs and every answer came, and 1 otherwise. What a server does not have at all is
-told, and is no failure.""",
+The exit status is 0 when nothing differs and every answer came, and 1 otherwise. What a server does not
+have at all is reported, and is no failure.""",
     "conformance:conformance",
     arguments=(Argument("URL", named("URL"), dest="url"),),
     options=(

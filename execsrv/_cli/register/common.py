@@ -83,7 +83,7 @@ REACHING = (
     ),
     Option(
         ("--allow-plain-network",),
-        "Send the token to another machine by ws:// too: without TLS, who is on the way reads and changes everything.",
+        "Send the token to another machine by ws:// too: without TLS, anyone on the way can read and change it all.",
         variable=CLIENT_VARIABLES["client_allow_plain_network"],
         title="Server",
     ),
@@ -97,7 +97,7 @@ SERVER = (url_option("the socket of this user, as for `execsrv serve --listen un
 POOL_OPTION = Option(
     ("--pool",),
     "The servers: a file that they have joined (`serve --join FILE`), their URLs with commas between, or"
-    " ray://NAME, dns://HOST:PORT, kubernetes://NAMESPACE/SELECTOR. Goes before --url.",
+    " ray://NAME, dns://HOST:PORT, kubernetes://NAMESPACE/SELECTOR. Takes precedence over --url.",
     named("POOL", complete="files"),
     title="Server",
 )
@@ -124,7 +124,7 @@ def coming_back(options: Iterable[Option], text: str, seconds: float) -> tuple[O
 CONFINING = (
     Option(
         ("--sandbox",),
-        "Leave no file to be written (`read-only`), or DIR, by default the directory, and temporary ones"
+        "Let it write no files (`read-only`), or only in DIR, by default its directory, and in temporary ones"
         " (`workspace-write`). The network stays open without --no-network.",
         named("read-only|workspace-write[:DIR]"),
         title="Confinement",
@@ -134,7 +134,7 @@ CONFINING = (
     Option(("--hide",), "Hide a file or a folder. Repeatable.", FILE, many=True, title="Confinement"),
     Option(
         ("--or-landlock",),
-        "Take less on a machine without namespaces: what Landlock alone can keep. A server has to permit that"
+        "Accept less on a machine without namespaces: what Landlock alone can enforce. A server has to permit that"
         " (--allow-landlock-only).",
         title="Confinement",
     ),
@@ -142,11 +142,11 @@ CONFINING = (
 """The options of what commands may do."""
 
 LIMITING = (
-    Option(("--limit-memory",), "Memory and swap of all of it. Who takes more is killed.", SIZE, title="Limits"),
-    Option(("--limit-processes",), "Processes and threads of all of it at a time.", NUMBER, title="Limits"),
+    Option(("--limit-memory",), "Memory and swap of all its processes. More gets one killed.", SIZE, title="Limits"),
+    Option(("--limit-processes",), "Processes and threads at a time, all together.", NUMBER, title="Limits"),
     Option(
         ("--limit-cpu",),
-        "Share of the processors for all of it: 100% is one. Who takes more has to wait.",
+        "Share of the processors for all its processes: 100% is one. More makes them wait.",
         PERCENT,
         title="Limits",
     ),

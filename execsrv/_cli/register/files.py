@@ -16,16 +16,16 @@ _CP = Command(
     """\
 Copy files and trees between this machine and a server.
 
-A path on the server is written NAME:PATH, where NAME is a session of yours that `execsrv ps` lists, in whose directory
-PATH is; or :PATH, which is in the server's own. One side of a copy is on the server. For a name of yours with a colon,
-write `./a:b`.
+A path on the server is written NAME:PATH, or :PATH. NAME is a session of yours that `execsrv ps` lists, and PATH counts
+from its directory; :PATH counts from the server's own. One side of a copy is on the server. For a local name with a
+colon, write `./a:b`.
 
 A directory is copied with all that is in it; modes, times and links go along. If DESTINATION is a directory, the
 sources are copied into it. Each file appears whole or not at all.
 
-What is there already with the same size, time and mode is passed over. So a copy that was cut off is taken up: by
-itself, within the time of --reconnect, or by the same command. A large file goes on where it stopped. Where
-DESTINATION was to be the copy of a directory, and is there by now, -T says so.""",
+Files that are there already with the same size, time and mode are skipped. So a copy that was cut off continues: by
+itself, within the time of --reconnect, or by the same command. A large file goes on where it stopped. If DESTINATION
+was to be the copy of a directory, and exists by now, repeat the command with -T.""",
     "copying:copy",
     arguments=(
         Argument("SOURCE", named("SOURCE", TEXT, "files"), many=True, dest="sources"),
@@ -33,8 +33,8 @@ DESTINATION was to be the copy of a directory, and is there by now, -T says so."
     ),
     options=(
         Option(("--no-target-directory", "-T"), "DESTINATION is the copy itself, also if it is a directory."),
-        Option(("--again", "-f"), "Copy also what is there already, and take nothing up."),
-        Option(("--jobs", "-j"), "So many files at a time.", NUMBER, default=8),
+        Option(("--again", "-f"), "Copy also what is there already, and continue nothing."),
+        Option(("--jobs", "-j"), "That many files at a time.", NUMBER, default=8),
         *coming_back(SERVER, "Try for that time to come back to a server that is lost.", DEFAULT_RECONNECT_SECONDS),
         *MANNERS,
     ),
@@ -53,7 +53,7 @@ _LS = Command(
     arguments=(Argument("PATH", _PATH, many=True, needed=False, dest="paths"),),
     options=(
         Option(("--long", "-l"), "With mode, size and time."),
-        Option(("--all", "-a"), "Those whose names begin with a dot too.", dest="hidden"),
+        Option(("--all", "-a"), "Also those whose names begin with a dot.", dest="hidden"),
         *SERVER,
         *MANNERS,
     ),
@@ -79,8 +79,8 @@ _EDIT = Command(
     """\
 Fetch a file of a server, open it in VISUAL, EDITOR or vi here, and put it back if it was changed.
 
-It is written as a whole, with the mode that it had. Where it was changed there in the meantime, it is not overwritten.
-Then, or where it cannot be written, your text is kept here, and its path is said. A file that is not there is made.""",
+It is written as a whole, with the mode that it had. If it was changed there in the meantime, it is not overwritten.
+Then, or if it cannot be written, your text is kept here, and its path is printed. A file that is not there is made.""",
     "files:edit",
     arguments=(Argument("PATH", _PATH, dest="path"),),
     options=(
@@ -98,12 +98,12 @@ _PLAY = Command(
 Play an asciicast, version 3 or 2, in this terminal: what `execsrv run --record` and `client.record` have made.
 
 Space pauses and goes on, `.` steps while paused, `]` goes to the next marker, `+` and `-` change the speed, `q` or
-Ctrl-C ends. The terminal is not asked again what it was asked then, and is left as it was. Where stdout is no terminal
-the output is written at once, without the pauses.""",
+Ctrl-C ends. The questions that the recorded program asked its terminal are not repeated, and yours is left as it was.
+If stdout is no terminal, the output is written at once, without the pauses.""",
     "play:play",
     arguments=(Argument("FILE", FILE, dest="path"),),
     options=(
-        Option(("--speed", "-s"), "So many times as fast.", FACTOR, default=1.0),
+        Option(("--speed", "-s"), "That many times as fast.", FACTOR, default=1.0),
         Option(
             ("--idle-limit", "-i"),
             "Shorten every silence to that time. Default: what the recording says.",

@@ -7,12 +7,12 @@ from execsrv._cli.register.kinds import FILE, NUMBER, USAGE, Command, Example, O
 
 _DOCTOR = Command(
     "doctor",
-    "Say how well this machine keeps hold of processes.",
+    "Check how reliably this machine can track and end processes.",
     """\
-Say how well this machine keeps hold of processes.
+Check how reliably this machine can track and end processes.
 
-Lists the means that it offers, what they guarantee, and what can still escape. It speaks of this machine, and asks no
-server.""",
+Lists the means that it offers, what they guarantee, and what can still escape. This is about this machine: no server is
+asked.""",
     "doctor:doctor",
     options=MANNERS,
     examples=(
@@ -26,13 +26,14 @@ _LIMITS = Command(
     "limits",
     "List the ceilings of a server, with what is in use of each.",
     """\
-List the ceilings of a server that runs: how much of each is in use, how much there may be, and the option of `serve`
-that sets it. Of connections and sessions the one with the most is shown, of those that you may see.
+List the ceilings of a running server: how much of each is in use, how much there may be, and the option of `serve`
+that sets it. For limits of one connection or session, the one that uses most is shown, of those that
+you may see.
 
-What all users have together is told to owners alone. Of a rate, it is what may come at once, after a while of rest.""",
+Only owners are shown what all users have together. For a rate, the figure is what may come at once after a rest.""",
     "limits:limits",
     options=(
-        Option(("--all", "-a"), "Those of which nothing is counted too: sizes and times.", dest="everything"),
+        Option(("--all", "-a"), "Also those of which nothing is counted: sizes and times.", dest="everything"),
         *SERVER,
         *MANNERS,
     ),
@@ -44,7 +45,7 @@ What all users have together is told to owners alone. Of a rate, it is what may 
 
 _BENCH = Command(
     "bench",
-    "Measure on this machine what we publish.",
+    "Measure on this machine the figures that we publish.",
     """\
 Measure the figures of the documentation on this machine: starts, the round trip of a key, output, input and files.
 
@@ -53,7 +54,7 @@ every figure, and runs in Python as your programs do. Nothing passes or fails. E
 the spread is the distance from the lowest to the highest: a difference within it says nothing.""",
     "bench:bench",
     options=(
-        Option(("--rounds", "-r"), "Take the median of so many rounds.", NUMBER, default=3),
+        Option(("--rounds", "-r"), "Take the median of that many rounds.", NUMBER, default=3),
         Option(("--only", "-o"), "Measure that figure alone, by its name. Repeatable.", named("FIGURE"), many=True),
         Option(("--plot", "-p"), "Draw the figures into a file, as SVG.", FILE),
         url_option("a server that is started for it"),

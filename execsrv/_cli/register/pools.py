@@ -17,9 +17,9 @@ _MAP = Command(
     "Run a command for each line of stdin, over many servers.",
     """\
 Run a command for each line of stdin, over the servers of a pool, and print a line of JSON for each result as soon as
-it is there: `line` and `input`, `argv`, `server`, `exitCode`, `signal`, `reason`, `stdout` and `stderr`.
+it arrives: `line` and `input`, `argv`, `server`, `exitCode`, `signal`, `reason`, `stdout` and `stderr`.
 
-Each `{}` in the command is the line; where there is none, the line is the last word. No shell reads it.
+Each `{}` in the command stands for the line; if there is none, the line is added as the last word. No shell reads it.
 
 A command whose start has failed is tried elsewhere. One whose server was lost may have run, wholly or in part: its
 result has the `kind` `unknown`, and nothing is run twice without `--idempotent`.
@@ -32,17 +32,17 @@ earlier run has in the journal count too.""",
     "mapping:map_lines",
     arguments=(Argument("COMMAND", many=True, dest="command"),),
     options=(
-        Option(("--limit", "-j"), "Run so many at a time.", NUMBER, default=DEFAULT_LIMIT),
+        Option(("--limit", "-j"), "Run that many at a time.", NUMBER, default=DEFAULT_LIMIT),
         Option(
             ("--journal",),
-            "Keep in this file how far each line has come, and run none again that has ended. It has the results too.",
+            "Record in this file how far each line has come, and repeat none that has ended. It has the results too.",
             FILE,
         ),
-        Option(("--idempotent",), "Run a command again where nobody knows whether it has run."),
+        Option(("--idempotent",), "Run a command again if nobody knows whether it has run."),
         Option(("--timeout",), "End a command after that time.", SOME_TIME),
         Option(
             ("--max-output",),
-            "Keep so many bytes of each stream of a command: its beginning and its end.",
+            "Keep that many bytes of each stream of a command: its beginning and its end.",
             named("BYTES", NUMBER),
             default=DEFAULT_OUTPUT_BYTES,
         ),

@@ -9,14 +9,14 @@ _RUNNER = Command(
     "Start commands for a server that cannot enter this place itself.",
     """\
 Start commands for a server in a place that it cannot enter itself: as another user, in a container, on another machine.
-A server starts its runners by itself.
+A server starts its runners itself.
 
 It speaks frames on stdin and stdout, and ends with whoever is at the other end. Then nothing is left of what it has
 started. In version 1 of the frames it runs one command, and its exit status is that of
-the command; 192 says that its time was over. Any other failure is exit status 1, a wrong command line 2.
+the command; 192 means that its time was over. Any other failure is exit status 1, a wrong command line 2.
 
-Instead of stdin and stdout it can open what the server has made for it. That has to belong to this user, to root, or to
-a user whom `--peer-uid` names, with nobody else allowed to open it.""",
+Instead of using stdin and stdout, it can open what the server has made for it. That has to belong to this user, to
+root, or to a user whom `--peer-uid` names, and nobody else may be allowed to open it.""",
     "runner:runner",
     options=(
         Option(("--pipe",), "A unix socket, for both directions.", FILE),
@@ -24,7 +24,7 @@ a user whom `--peer-uid` names, with nobody else allowed to open it.""",
         Option(("--pipe-out",), "A FIFO to write to.", FILE),
         Option(
             ("--request-file",),
-            "A file with one request, which is removed and obeyed, instead of any channel: the old way.",
+            "A file with one request, which is removed and carried out, instead of any channel: the old way.",
             FILE,
         ),
         Option(

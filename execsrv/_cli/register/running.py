@@ -25,17 +25,17 @@ _RUN = Command(
     """\
 Run one command, here or through a server, and end all that it leaves behind.
 
-Its stdin, stdout, stderr, directory and environment are yours, and its exit status ours: 128+N after signal N, 127
-when the program was not found, 126 when it cannot be executed, 125 when execsrv itself failed, 124 when its time was
-over. Signals are passed on. A second SIGTERM or SIGINT kills it.
+Its stdin, stdout, stderr, directory and environment are yours. `execsrv run` exits with its status: 128+N after signal
+N, 127 when the program was not found, 126 when it cannot be executed, 125 when execsrv itself failed, 124 when its
+time was over. Signals are passed on. A second SIGTERM or SIGINT kills it.
 
 A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
     "run:run",
     arguments=(Argument("COMMAND", many=True),),
     options=(
         Option(("--tty", "-t"), "Run it on a terminal of its own. Enter ~ . ends it, as in ssh."),
-        Option(("--interactive", "-i"), "Take your stdin, as it does anyway: -it is what docker users type."),
-        Option(("--no-stdin", "-n"), "Take nothing of stdin: the command's is empty."),
+        Option(("--interactive", "-i"), "Take your stdin, which it does anyway: for users of docker, who type -it."),
+        Option(("--no-stdin", "-n"), "Take nothing from stdin: the command's is empty."),
         Option(
             ("--detach", "-d"),
             "Leave it running on the server, print its name, and end. It has no input, unless -i or -t is given.",
@@ -59,7 +59,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         Option(
             ("--env-file",),
             "Set the variables of a file: NAME=VALUE on each line, or NAME; lines with # in front are passed over."
-            " Repeatable; --env goes before it.",
+            " Repeatable; --env takes precedence.",
             FILE,
             many=True,
         ),
@@ -78,14 +78,14 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         Option(("--pass-fd",), "Pass descriptor N on. Not with --url.", NUMBER, many=True),
         Option(
             ("--user",),
-            "Run it with the rights of that user, or USER:GROUP, by name or number. Takes root, or a server that is.",
+            "Run it with the rights of that user, or USER:GROUP, by name or number. Needs root, or a server of root.",
             named("USER"),
         ),
         Option(("--timeout",), "Ask it to end after that time.", SOME_TIME),
-        Option(("--idle-timeout",), "Ask it to end when nothing came or went so long.", SOME_TIME),
+        Option(("--idle-timeout",), "Ask it to end when nothing came or went for that long.", SOME_TIME),
         Option(
             ("--grace",),
-            "Kill it when it has not ended that long after it was asked to. 0: at once.",
+            "Kill it if it has not ended that long after being asked to. 0: at once.",
             SPAN,
             default=DEFAULT_GRACE_SECONDS,
         ),
@@ -99,13 +99,13 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         ),
         Option(
             ("--progress",),
-            "On a terminal, say on stderr when it is silent for long: its time, its bytes, its last line. Here its"
-            " output goes through pipes for that. Default: where it comes through execsrv anyway, as with --url.",
+            "On a terminal, report on stderr when it is silent for long: its time, its bytes, its last line. Here its"
+            " output goes through pipes for that. Default: if it goes through execsrv anyway, as with --url.",
             off="--no-progress",
         ),
         Option(
             ("--junit",),
-            "Write how it ended, and the end of its output, as a JUnit report. The output comes through us then.",
+            "Write how it ended, and the end of its output, as a JUnit report. The output then passes through execsrv.",
             FILE,
         ),
         url_option("it runs here"),
@@ -115,7 +115,7 @@ A TIME is seconds, or has a unit: 500ms, 5s, 1m, 2h.""",
         Option(
             ("--json",), "Say at the end, in a line of JSON on stderr, how it ended.", dest="as_json", title="Output"
         ),
-        Option(("--quiet", "-q"), "Say nothing of what was ended with it, and of its time.", title="Output"),
+        Option(("--quiet", "-q"), "Say nothing about what was ended with it, or about its time.", title="Output"),
         Option(("--verbose", "-v"), "Say where it runs, as what, and how it ended.", title="Output"),
     ),
     examples=(
@@ -137,19 +137,19 @@ _INIT = Command(
     "init",
     "Run one command as the first process of a container.",
     """\
-Run one command as the first process of a container, and be to the rest what an init is.
+Run one command as the first process of a container, and act as the init of all others.
 
-It has your stdin, stdout, stderr, directory, environment and terminal. Every signal is passed on to it, again each
-time; what becomes of it is its own affair. Processes whose parents have ended are reaped. When the command has ended,
-all that is left is asked to end, and killed two seconds later; the exit status is that of the command, 128+N after
-signal N. 127, 126 and 125 are those of `execsrv run`.
+It has your stdin, stdout, stderr, directory, environment and terminal. Every signal is passed on to it, each time
+it comes; what the command does with it is up to the command. Processes whose parents have ended are reaped. When the
+command has ended, all that is left is asked to end, and killed two seconds later; the exit status is that of the
+command, 128+N after signal N. 127, 126 and 125 are those of `execsrv run`.
 
-Elsewhere than in a container it is a subreaper, and does the same for all that descends from the command.""",
+Outside of a container it is a subreaper, and does the same for all that descends from the command.""",
     "run:init",
     arguments=(Argument("COMMAND", many=True),),
     options=(
         Option(("--grace",), "Kill all that has not ended that long after a SIGTERM. Default: never.", SPAN),
-        Option(("--quiet", "-q"), "Say nothing of what outlived the command and was ended.", title="Output"),
+        Option(("--quiet", "-q"), "Say nothing about what outlived the command and was ended.", title="Output"),
         Option(("--verbose", "-v"), "Say as what it runs, and how it ended.", title="Output"),
     ),
     examples=(

@@ -44,7 +44,7 @@ _MAN = Command(
 
 _BRIDGE = Command(
     "bridge",
-    "Be the far end of a connection that may be cut.",
+    "Act as the far end of a connection that may be cut.",
     """\
 Join stdin and stdout to the server called NAME, which keeps a lost connection for GRACE seconds.
 

@@ -31,13 +31,13 @@ _SERVE = Command(
 Serve on stdio, a websocket or a unix socket. Ends when the peer hangs up (stdio) or a signal comes.
 
 When it accepts connections, the URL is printed on stdout and a line for people on stderr. SIGTERM, SIGINT and SIGQUIT
-end it, and everything that descends from what it started; the exit status is 0. SIGHUP has it read its settings again;
+end it, and everything that descends from what it started; the exit status is 0. On SIGHUP it reads its settings again;
 on stdio, or when it was started on a terminal, SIGHUP ends it too. A wrong command line or setting is exit status 2,
 any other failure 1.
 
 What an option sets can be set in the environment (`EXECSRV_MAX_CONNECTIONS=10`) and in a TOML file (`max_connections
-= 10`) too, which `--config` or `EXECSRV_CONFIG` names. An option goes before the environment, and that before the
-file. BYTES may have a unit: 64KiB, 16MiB, 1GiB.""",
+= 10`) too, which `--config` or `EXECSRV_CONFIG` names. An option takes precedence over the environment, and that
+over the file. BYTES may have a unit: 64KiB, 16MiB, 1GiB.""",
     "serve:serve",
     options=(
         Option(("--config",), "A TOML file of settings: max_connections = 10, and so on.", FILE),
@@ -49,25 +49,25 @@ file. BYTES may have a unit: 64KiB, 16MiB, 1GiB.""",
         Option(("--print-config",), "Print all settings and where they came from, and end."),
         Option(
             ("--until-stdin-closes",),
-            "End with whoever holds the other end of stdin, by SIGKILL too. For a server that listens.",
+            "End as soon as nobody holds the other end of stdin, even after SIGKILL. For a server that listens.",
             dest="lifeline",
             value=0,
         ),
         Option(
             ("--lifeline",),
-            "End with whoever holds the other end of this descriptor: a pipe or a socket.",
+            "End as soon as nobody holds the other end of this descriptor: a pipe or a socket.",
             Kind("FD", NUMBER.read, NUMBER.expected),
             dest="lifeline",
         ),
         Option(
             ("--join",),
-            "Be in this file, by URL and labels, as long as connections are taken: pools find their servers there.",
+            "Be listed in this file, by URL and labels, while connections are taken: pools find their servers there.",
             FILE,
         ),
-        Option(("--label",), "A label there, such as gpu=1. Repeatable.", LABEL, many=True),
+        Option(("--label",), "A label in that file, such as gpu=1. Repeatable.", LABEL, many=True),
         Option(("--json",), "Log JSON: as --log-format json.", dest="as_json"),
-        Option(("--quiet", "-q"), "Log warnings and errors alone."),
-        Option(("--verbose", "-v"), "Log all there is: as --log-level debug."),
+        Option(("--quiet", "-q"), "Log only warnings and errors."),
+        Option(("--verbose", "-v"), "Log everything: as --log-level debug."),
         *(_option(setting) for setting in SETTINGS.values()),
     ),
     examples=(

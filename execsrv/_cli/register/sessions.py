@@ -18,14 +18,14 @@ _PS = Command(
 List what runs on a server, or ran until a moment ago, of all connections that you may join: by name, with its state,
 age, processor time, memory and output.
 
-What was started under a name (`run --detach --name`, `shell --name`) is called by it. All else is called by the number
-of its connection and its own name there: `3/p1`.""",
+What was started under a name (`run --detach --name`, `shell --name`) is listed by it. Everything else is listed by the
+number of its connection and its own name there: `3/p1`.""",
     "ps:ps",
     options=(POOL_OPTION, *SERVER, *MANNERS),
     examples=(
         Example("execsrv ps", "on the server of this user"),
         Example("execsrv ps --pool servers", "on all servers of a pool"),
-        Example("execsrv ps --json", "every fact of it"),
+        Example("execsrv ps --json", "all that is known, as JSON"),
     ),
 )
 
@@ -35,11 +35,11 @@ _LOGS = Command(
     """\
 Print what a session has printed, as far as the server retains it: its stdout to stdout, its stderr to stderr.
 
-It holds nobody up. What is not retained any more is told on stderr.""",
+It holds nobody up. A line on stderr says what is no longer retained.""",
     "session_logs:logs",
     arguments=(_NAME,),
     options=(
-        Option(("--follow", "-f"), "Go on with what comes, until it has ended."),
+        Option(("--follow", "-f"), "Go on with new output, until the session has ended."),
         Option(("--since",), "Only what was printed in that time, or from a moment on.", moment()),
         Option(("--timestamps", "-t"), "Put the time in front of every line, in UTC."),
         *SERVER,
@@ -47,23 +47,23 @@ It holds nobody up. What is not retained any more is told on stderr.""",
     ),
     examples=(
         Example("execsrv logs build", "all that is retained"),
-        Example("execsrv logs -f --since 5m build", "of the last five minutes, and what comes"),
+        Example("execsrv logs -f --since 5m build", "the last five minutes, and what comes"),
         Example("execsrv logs -t --since 2027-01-31T12:00 build", "with the time of every line"),
     ),
 )
 
 _ATTACH = Command(
     "attach",
-    "Be at what runs on a server, or watch it.",
+    "Attach to a command on a server, or watch it.",
     """\
-Be at a session, with your terminal, as if you had started it: you see what it has printed, what comes, and what you
-type goes there. Others may be at it as well. It brings back what was started by `run --detach` or `shell --name`.
+Attach your terminal to a session, as if you had started it: you see what it has printed and what comes, and what you
+type goes there. Others may be attached as well. It brings back what was started by `run --detach` or `shell --name`.
 
-Leaving it never ends it. At the start of a line, `~.` leaves, `~^Z` suspends, `~r` paints the screen anew, and `~?`
-lists these keys. The exit status is that of the session, and 0 when it was left.
+Leaving it never ends it. At the start of a line, `~.` leaves, `~^Z` suspends, `~r` repaints the screen, and `~?`
+lists these keys. The exit status is that of the session, and 0 when you left it.
 
-What comes through a pipe or from a file goes there too. Its end does not, as others may be about to write: the session
-reads on, and you stay until that has ended.""",
+Input from a pipe or a file goes there too. Its end does not, as others may be about to write: the session reads on,
+and you stay attached until it has ended.""",
     "attach:attach",
     arguments=(_NAME,),
     options=(
@@ -88,8 +88,8 @@ _WAIT = Command(
     "wait",
     "Wait for the end of what runs on a server.",
     """\
-Wait until sessions have ended. The exit status is that of the last one that was named: 128+N after signal N, 124 when
-the time was over before.""",
+Wait until sessions have ended. The exit status is that of the last one that was named: 128+N after signal N, 124 if
+the time was over first.""",
     "wait_and_kill:wait",
     arguments=(_NAMES,),
     options=(
@@ -126,7 +126,7 @@ With `--signal` they are sent that signal, and nothing else happens.""",
     examples=(
         Example("execsrv kill build", "ask it to end, and kill it after five seconds"),
         Example("execsrv kill -s HUP build", "send a signal"),
-        Example("execsrv kill -s STOP --tree build", "to all that it has started too"),
+        Example("execsrv kill -s STOP --tree build", "to all that it has started, too"),
     ),
 )
 

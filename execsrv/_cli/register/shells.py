@@ -10,7 +10,7 @@ DEFAULT_RECONNECT_SECONDS = 60.0
 
 ESCAPE = Option(
     ("--escape",),
-    "The key that speaks with execsrv at the start of a line: a character, ^], or none.",
+    "The key that, at the start of a line, gives commands to execsrv: a character, ^], or none.",
     named("KEY"),
     default="~",
 )
@@ -23,11 +23,11 @@ PATIENT_SERVER = coming_back(SERVER, _COMES_BACK, DEFAULT_RECONNECT_SECONDS)
 
 _SHELL = Command(
     "shell",
-    "Be at a login shell on a server.",
+    "Open a login shell on a server.",
     """\
-Be at a login shell on a server, or at another command there, as over ssh.
+Open a login shell on a server, or run another command there, as over ssh.
 
-At the start of a line, `~.` ends it, `~^Z` suspends, `~r` paints the screen anew, and `~?` lists these keys. With
+At the start of a line, `~.` ends it, `~^Z` suspends, `~r` repaints the screen, and `~?` lists these keys. With
 `--name` there is `~d`, which leaves it running.""",
     "shell:shell",
     arguments=(
@@ -53,7 +53,7 @@ At the start of a line, `~.` ends it, `~^Z` suspends, `~r` paints the screen ane
         Option(
             ("--json",), "Say at the end, in a line of JSON on stderr, how it ended.", dest="as_json", title="Output"
         ),
-        Option(("--quiet", "-q"), "Say nothing of lost connections, and of what goes on.", title="Output"),
+        Option(("--quiet", "-q"), "Say nothing about lost connections, or about what is left running.", title="Output"),
         Option(("--verbose", "-v"), "Say where it runs, as what, and how it ended.", title="Output"),
     ),
     examples=(

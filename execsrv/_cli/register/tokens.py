@@ -17,8 +17,8 @@ _NAME = Argument("NAME", TEXT, dest="name")
 _ABOUT = """\
 
 
-A server that is started with `--token-file FILE` takes the tokens in it. There are only their hashes: a token is shown
-once, when it is made. Tell a running server of changes by SIGHUP."""
+A server that is started with `--token-file FILE` takes the tokens in it. The file has only their hashes: a token is
+shown once, when it is made. After a change, send SIGHUP to a running server."""
 
 _NEW = Command(
     "token new",
@@ -28,12 +28,12 @@ _NEW = Command(
     arguments=(_NAME,),
     options=(
         _FILE,
-        Option(("--role",), "All that it is good for.", choice("owner", "writer", "viewer", "health"), default="owner"),
+        Option(("--role",), "What it may be used for.", choice("owner", "writer", "viewer", "health"), default="owner"),
         Option(("--expires",), "Until when: 12h, 30d, or 2027-01-31T12:00. Default: for ever.", named("TIME", TEXT)),
         Option(("--out",), "Write the token there, for its user alone, and not to stdout.", FILE),
     ),
     examples=(
-        Example("execsrv token new -f tokens alice", "good for all, for ever"),
+        Example("execsrv token new -f tokens alice", "for everything, for ever"),
         Example("execsrv token new -f tokens --role viewer --expires 30d bob", "to look on, for a month"),
     ),
     failure=1,
@@ -58,7 +58,7 @@ _REVOKE = Command(
     "token:revoke",
     arguments=(_NAME,),
     options=(_FILE,),
-    examples=(Example("execsrv token revoke -f tokens bob", "once the server was told by SIGHUP"),),
+    examples=(Example("execsrv token revoke -f tokens bob", "takes effect once the server gets SIGHUP"),),
     failure=1,
     usage=USAGE,
 )
