@@ -20,10 +20,10 @@ def _restored(kind: type[ExecsrvError], args: tuple[Any, ...]) -> ExecsrvError:
 
 
 class ProtocolError(ExecsrvError):
-    """A peer broke the protocol. It is told why, and its connection ends.
+    """A peer broke the protocol. It gets the reason, and its connection ends.
 
-    `close_code` is what a websocket says in its close frame (RFC 6455 section 7.4.1), `facts` what the peer is told
-    beside the text.
+    `close_code` is what a websocket says in its close frame (RFC 6455 section 7.4.1), `facts` what the peer gets beside
+    the text.
     """
 
     code = -32600
@@ -36,14 +36,14 @@ class ProtocolError(ExecsrvError):
 
 
 class CutOffError(ProtocolError):
-    """The connection ended within a message, or behind something that is not a message: the two look alike."""
+    """The connection ended within a message, or after something that is not a message: the two look alike."""
 
 
 class ConnectionFailedError(ExecsrvError):
     """No connection could be made: unreachable, refused, no server of ours, or a handshake that took too long.
 
-    `is_final` is True where waiting would change nothing: a URL that is none, a name that no host has, or a server that
-    does not take who asks.
+    `is_final` is True if waiting would change nothing: an invalid URL, a name that no host has, or a server that does
+    not let this client in.
     """
 
     def __init__(self, message: str, /, *, is_final: bool = False) -> None:
@@ -55,7 +55,7 @@ class ConnectionLostError(ExecsrvError):
     """A connection ended while a call was waiting on it.
 
     `stdout` and `stderr` hold what had arrived of a command's output, where the call was collecting it. `process` is
-    the id of a command that had been asked for, and may have run; None where nothing was started.
+    the id of a command that had been asked for, and may have run; None if nothing was started.
     """
 
     stdout: Any = b""
@@ -64,7 +64,7 @@ class ConnectionLostError(ExecsrvError):
 
 
 class NoServerError(ExecsrvError):
-    """No server of a pool is there that has the labels which were asked for."""
+    """A pool has no server with the labels that were asked for."""
 
 
 class BadAnswerError(ExecsrvError):

@@ -17,7 +17,7 @@ _LINE_CHARACTERS = 200
 class CommandError(ExecsrvError):
     """A command did not do what was asked of it.
 
-    `argv` is the command. `exit_code`, `signal` and `reason` tell how it ended, each None while that is not known;
+    `argv` is the command. `exit_code`, `signal` and `reason` say how it ended, each None while that is not known;
     `stdout` and `stderr` are the output so far, as text where that was asked for. The text of the error has the
     command, how it ended, and the last line of stderr, or of stdout where stderr has none: as on a terminal.
     `server` is the URL of the server, where a pool has chosen it.
@@ -69,7 +69,7 @@ class CommandFailedError(CommandError):
 class CommandTimeoutError(CommandError, TimeoutError):
     """A command did not end within `timeout` seconds, and was ended: asked first, then killed.
 
-    What it said while it ended is in the output too.
+    What it printed while it ended is in the output too.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class ProcessEndedError(CommandError):
 
 
 class WaitTimeoutError(CommandError, TimeoutError):
-    """Nothing of what was waited for happened in time. The process goes on; its last output is in here."""
+    """Nothing that was waited for happened in time. The process goes on; the error has its last output."""
 
 
 class OutputTruncatedError(CommandError):
-    """The output of a command is not whole, and nobody had allowed that. `stdout` and `stderr` are what there is."""
+    """The output of a command is not complete, and nobody had allowed that. `stdout` and `stderr` are what there is."""
 
     _quotes_stdout = False
 
@@ -112,8 +112,8 @@ class OutputNotTextError(CommandError, UnicodeError):
 
 
 class Unknown(CommandError):  # it is an outcome, which `Pool.map` gives in place of a result
-    """The server of a command was lost for good, or its answers are none. The command may have run to its end, to some
-    point, or not at all.
+    """The server of a command was lost for good, or its answers are invalid. The command may have run to its end, to
+    some point, or not at all.
 
     `server` is the URL of that server, and `process` the id that the command had there. `stdout` and `stderr` are what
     had arrived. Where the server is gone, so is all that the command had started.

@@ -19,8 +19,8 @@ class RequestError(ExecsrvError):
     """A request was refused or failed; everything else on the connection goes on.
 
     `code` is the JSON-RPC error code, `kind` a stable word to test for, `facts` further JSON values. `method` is the
-    method that a server answered with this, None for what was refused before it was sent; `server` is the URL of the
-    server, where a pool has chosen it.
+    method that a server answered with this, None if the request was refused before it was sent; `server` is the URL of
+    the server, where a pool has chosen it.
     """
 
     code: int = -32603
@@ -99,21 +99,21 @@ class AlreadyAttachedError(RequestError):
 
 
 class NotAllowedError(RequestError):
-    """The server's configuration does not allow this; `setting` names what would."""
+    """The server's configuration does not allow this; `setting` names the setting that would."""
 
     code = -32600
     kind = "not-allowed"
 
 
 class UnauthorizedError(RequestError):
-    """Nobody knows who speaks over this channel: it takes a token, or another one than this."""
+    """The server cannot tell who speaks over this channel: that takes a token, or another token than this one."""
 
     code = -32600
     kind = "unauthorized"
 
 
 class ForbiddenError(RequestError):
-    """Whoever speaks over this channel may not do this; `role` is what that one has, `needed` what it takes."""
+    """Whoever speaks over this channel may not do this; `role` is the role they have, `needed` the one it takes."""
 
     code = -32600
     kind = "forbidden"
@@ -183,14 +183,15 @@ class LimitUnavailableError(RequestError):
 
 
 class HttpUnavailableError(RequestError):
-    """This server makes no HTTP requests: it was told not to, or its HTTP client is not installed."""
+    """This server makes no HTTP requests: they are switched off, or its HTTP client is not installed."""
 
     code = -32600
     kind = "http-unavailable"
 
 
 class HttpFailedError(RequestError):
-    """An HTTP request got no whole response: unreachable, cut off, too slow, a circle. An error status is one."""
+    """An HTTP request got no whole response: unreachable, cut off, too slow, a circle. An error status is a whole
+    one."""
 
     code = -32603
     kind = "http-failed"

@@ -43,7 +43,7 @@ class CommandSettings(Settings):
         COMMANDS,
         Meta(
             description="Whether a policy whose caller asks for it (`atLeast`) may be kept by Landlock alone, on a"
-            " machine without namespaces. It is told with what it lacks."
+            " machine without namespaces. The answer says what is then missing."
         ),
     ] = False
 

@@ -29,8 +29,8 @@ class ConnectionSettings(Settings):
         CONNECTIONS,
         Meta(
             ge=1,
-            description="Peers that have connected and not said who they are. One more takes the place of who has"
-            " waited longest, of the address or the user that has most of them.",
+            description="Peers that have connected and not said who they are. One more replaces"
+            " another: of the address or the user that has most of them, the one that has waited longest.",
         ),
     ] = 128
 

@@ -45,7 +45,7 @@ class EndingSettings(Settings):
     shutdown_grace_period: Annotated[
         Seconds,
         ENDINGS,
-        Meta(ge=0, description="At the server's end, behind that: how long commands have at most after SIGTERM."),
+        Meta(ge=0, description="At the server's end, after that: how long commands have at most after SIGTERM."),
     ] = 1.0
 
     guardian_patience: Annotated[

@@ -29,7 +29,7 @@ class Initialize(Wire, frozen=True):
     """How long it goes on without a channel. None: hanging up is cancelling."""
     size_policy: SizePolicy = "owner"
     encoding: Name | None = None
-    """How messages are to be written behind the answer, where the server knows that one: "msgpack". None: as JSON."""
+    """How messages are to be written after the answer, if the server knows that encoding: "msgpack". None: as JSON."""
 
     def __repr__(self) -> str:
         """Show everything but the token."""
@@ -48,14 +48,14 @@ class Initialized(Wire, frozen=True):
     connection_id: str | UnsetType = UNSET
     """What others call it, where it has a name or is kept."""
     encoding: str | UnsetType = UNSET
-    """How both sides write all that comes behind this answer. Absent: as JSON."""
+    """How both sides write all that comes after this answer. Absent: as JSON."""
     resume_grace_ms: int | UnsetType = UNSET
     """How long it waits for a new channel. Absent: it ends with its channel."""
     max_message_bytes: int | UnsetType = UNSET
-    """The largest message that the server takes. A larger one ends the channel. Absent: it is not told."""
+    """The largest message that the server takes. A larger one ends the channel. Absent: not reported."""
 
 
 class ServerShutdown(Wire, frozen=True):
-    """The server was told to end: it starts nothing any more, and in that time at the latest it is gone."""
+    """The server was asked to end: it starts nothing any more, and is gone within that time at the latest."""
 
     time_left_ms: int

@@ -10,7 +10,7 @@ from execsrv.protocol.messages import Told, Wire
 
 
 class FileAppend(FilePath, frozen=True, kw_only=True):
-    """Write behind the end of a file, wherever that is at this moment; it is made if it is missing."""
+    """Append to a file, wherever its end is at this moment; it is made if it is missing."""
 
     data_base64: bytes
 

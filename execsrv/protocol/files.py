@@ -138,7 +138,7 @@ class Walked(Wire, frozen=True):
 
 
 class FileRemove(FilePath, frozen=True, kw_only=True):
-    """Remove a file, a link or a directory. Unless told otherwise the whole tree, and nothing may be there."""
+    """Remove a file, a link or a directory: by default the whole tree, and it is no error if nothing is there."""
 
     recursive: bool | None = None
     force: bool | None = None

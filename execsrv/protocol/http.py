@@ -21,7 +21,7 @@ class HttpField(Wire, frozen=True):
 
 
 class HttpHeader(Wire, frozen=True):
-    """One header field of a request. With `value_env_var`, that variable of the server is put behind `value`."""
+    """One header field of a request. With `value_env_var`, that variable of the server is put after `value`."""
 
     name: Name
     value: HeaderText

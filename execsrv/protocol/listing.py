@@ -81,20 +81,20 @@ class ProcessList(Wire, frozen=True):
 
 
 class ProcessAttach(Wire, frozen=True):
-    """Be told of a process of a connection that was joined, under a name of one's own on this connection."""
+    """Get the events of a process of a joined connection, under a name of one's own on this connection."""
 
     connection: ConnectionRef
     process_id: Id
     attached_id: Id | None = None
     """Its name in all that is said of it here. None: `CONNECTION/PROCESS`."""
     after_seq: Whole | None = None
-    """Output behind this entry is told. None: all that is retained. Beyond the last: what comes from now on."""
+    """Output after this entry is sent. None: all that is retained. Beyond the last: what comes from now on."""
     window_bytes: Annotated[int, Meta(ge=1, le=2**53)] | None = None
     """The bytes of output that may be under way before some must be acknowledged with `process/ack`. None: no bound."""
 
 
 class ProcessAttached(Wire, frozen=True):
-    """What is told begins with entry `next_seq`. `gap` is what is not retained any more of what was asked for."""
+    """What is sent begins with entry `next_seq`. `gap` is the part of what was asked for that is no longer retained."""
 
     process_id: str
     pid: int | None
@@ -105,6 +105,6 @@ class ProcessAttached(Wire, frozen=True):
 
 
 class ProcessDetach(Wire, frozen=True):
-    """Be told of a process of another connection no more. Nothing happens to the process."""
+    """Get no more events of a process of another connection. Nothing happens to the process."""
 
     process_id: Id

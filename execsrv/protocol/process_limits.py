@@ -23,11 +23,11 @@ class ProcessLimits(Wire, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """
 
     memory_bytes: Amount | None = None
-    """Memory and swap. Who takes more is killed by the kernel."""
+    """Memory and swap. If more is taken, the kernel kills one of its processes."""
     processes: Annotated[int, Meta(ge=1, le=2**22)] | None = None
     """Processes and threads at a time. Beyond, none can be made."""
     cpu_percent: Annotated[int, Meta(ge=1, le=100_000)] | None = None
-    """Share of the processors: 100 is one of them. Who takes more has to wait."""
+    """Share of the processors: 100 is one of them. To take more, it has to wait."""
     address_space_bytes: Amount | None = None
     """Addresses of a process, in use or not. Beyond, it gets none."""
     cpu_seconds: Annotated[int, Meta(ge=1, le=2**31)] | None = None

@@ -73,7 +73,7 @@ class ConnectionJoin(Wire, frozen=True):
     connection: ConnectionRef
     role: JoinRole = "viewer"
     grant: Annotated[str, Meta(max_length=256)] | None = None
-    """The secret of a grant, for who has no other right to be there."""
+    """The secret of a grant, for a client that has no other right to be there."""
 
 
 class ConnectionJoined(Wire, frozen=True):
@@ -119,7 +119,7 @@ class ConnectionGranted(Wire, frozen=True):
 
 
 class ConnectionRevoke(Wire, frozen=True):
-    """Take a grant back, or put somebody out who has joined. Whoever came in by the grant has to leave."""
+    """Take a grant back, or remove a member who has joined. Whoever came in by the grant has to leave."""
 
     grant_id: Id | None = None
     member_id: Id | None = None

@@ -30,7 +30,7 @@ class ProcessWaitFor(Wire, frozen=True):
 
     process_id: Id
     output: Literals = []
-    """Any of these byte strings in one of the streams. The one that is complete first is told."""
+    """Any of these byte strings in one of the streams. The one that is complete first is reported."""
     port: PortWish | None = None
     """Somebody accepts connections there."""
     idle_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
@@ -44,9 +44,9 @@ class ProcessWaitFor(Wire, frozen=True):
     """One of its processes waits for input, which it has nothing of, and for nothing else."""
     timeout_ms: Whole | None = None
     after_seq: Whole | None = None
-    """Only output behind this entry counts. None: all that is retained."""
+    """Only output after this entry counts. None: all that is retained."""
     after_offset: Whole | None = None
-    """Of the entry `after_seq`, what lies behind so many bytes counts too."""
+    """Of the entry `after_seq`, what comes after that many bytes counts too."""
     wait_id: Id | None = None
     """A name for this wait: it ends the one before of the same process and name."""
 
@@ -82,4 +82,4 @@ class ProcessHappened(Wire, frozen=True):
     exit_code: int | None = None
     """The leader's, once it has ended."""
     input: InputWait | UnsetType = UNSET
-    """The one that waits for input, told for "input" alone."""
+    """The process that waits for input, only with "input"."""
