@@ -34,6 +34,7 @@ nitpick_ignore = [
     ("py:class", "Recording"),
     ("py:class", "Side"),
     ("py:class", "AbstractAsyncContextManager"),
+    ("py:class", "execsrv.agents.bookkeeping.Book"),
     ("py:class", "execsrv.client.keywords.MapKeywords"),
     ("py:class", "execsrv.client.keywords.RunKeywords"),
     ("py:class", "execsrv.client.keywords.StartKeywords"),
