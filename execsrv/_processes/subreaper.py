@@ -173,7 +173,7 @@ class Strays:
         self.asked_since = math.inf
         """When the block of `one_look` has begun, infinite outside of one."""
         self._looked_at = -math.inf  # when the last look has begun that is through
-        self._reaped_before = 0  # it
+        self._reaped_before = 0  # strays that had been reaped by then
         self._reaped_of: dict[int | None, int] = {}
         # Of the first thread: the kernel gives orphans to no other as long as that one lives.
         self._children = open_children_of(os.getpid())
