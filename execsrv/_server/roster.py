@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterator
+from contextlib import ExitStack
 
 import trio
 
@@ -131,18 +132,22 @@ class Roster:
         await self._end_all("shutdown", lambda session: min(grace, session.grace(grace)))
 
     async def _end_all(self, reason: Reason, grace: Callable[[Session], float]) -> None:
-        """Have all end. Where they are many, others have their turns meanwhile."""
-        those = iter(self)
-        while True:
-            until = time.perf_counter() + TURN_SECONDS
-            with self.supervisor.one_look():
-                for session in those:
-                    session.terminate(reason, grace(session))
-                    if time.perf_counter() > until:
-                        break
-                else:
-                    return
-            await trio.lowlevel.checkpoint()
+        """Have all end. Where they are many, others have their turns meanwhile: but first all of them are asked to."""
+        those, turn = iter(self), self.supervisor.register.turn
+        with ExitStack() as held:
+            while True:
+                until = time.perf_counter() + TURN_SECONDS
+                with self.supervisor.one_look():
+                    for session in those:
+                        session.terminate(reason, grace(session))
+                        if time.perf_counter() > until:
+                            break
+                    else:
+                        return
+                if not turn.locked():  # what has ended meanwhile waits for it before it is looked after
+                    turn.acquire_nowait()
+                    held.callback(turn.release)
+                await trio.lowlevel.checkpoint()
 
     async def wait_over(self) -> None:
         """Wait until nothing runs any more."""
