@@ -157,6 +157,7 @@ def test_files_and_results_come_once_each(tmp_path: Path) -> None:
             await cancelled_late(anext(changes))
             assert (await anext(changes)).path == f"{tmp_path}/d"
         paths = home.iterdir()
+        await cancelled_late(anext(paths))
         found = [await anext(paths)]
         await cancelled_late(anext(paths))
         found += [path async for path in paths]
@@ -246,7 +247,7 @@ def interrupts(monkeypatch: pytest.MonkeyPatch) -> Any:
     signal.signal(signal.SIGALRM, before)
 
 
-def test_an_interrupt_that_comes_late_does_the_same(interrupts: threading.Event) -> None:
+def test_an_interrupt_that_comes_late_does_the_same(interrupts: threading.Event, tmp_path: Path) -> None:
     def interrupted(call: Callable[[], object]) -> None:
         interrupts.set()
         with pytest.raises(TimeoutError):
@@ -265,3 +266,7 @@ def test_an_interrupt_that_comes_late_does_the_same(interrupts: threading.Event)
         interrupted(partial(process.stdout.readline))
         assert process.stdout.read() == b"two\nthree\n"
         assert process.communicate().stdout == b""
+        (tmp_path / "a").touch()
+        walk = client.files.walk(tmp_path)
+        interrupted(partial(next, walk))
+        assert [found.path for found in walk] == [f"{tmp_path}/a"]

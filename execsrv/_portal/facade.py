@@ -90,6 +90,8 @@ class Hold:
                 batch.give_back()
 
     def __del__(self) -> None:
+        if "block" not in vars(self):
+            return  # interrupted before it had one
         if not self.block.is_left and not self.block.portal.is_forked:
             self.block.abandon()
             if self._warns:
@@ -209,12 +211,17 @@ def needs_task(items: AsyncIterator[Any]) -> bool:
     return isasyncgen(items)
 
 
+Make = Callable[[], AsyncIterator[T]]
+
+
 class Items(Generic[T]):
     """Iterates over what comes from the portal's thread. `key` names the call, for lines that were taken together."""
 
-    def __init__(self, facade: Facade, items: AsyncIterator[T], key: str) -> None:
+    def __init__(self, facade: Facade, items: AsyncIterator[T], key: str, make: Make[T] | None = None) -> None:
+        """Iterate over the items. Of those that need a task, `make` returns others, from their beginning."""
         self._facade = facade
         self._items = items
+        self._make = make
         self._is_over = False
         self._hold: Hold | None = None
         self._next: Callable[[], Awaitable[T]] | None = None if needs_task(items) else items.__anext__
@@ -227,15 +234,19 @@ class Items(Generic[T]):
 
 
 @asynccontextmanager
-async def pumped(items: Any) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
-    """Iterate over a generator in one task, and give the function that returns the next item, from any task."""
+async def pumped(make: Callable[[], Any] | None) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """Iterate over a generator in one task, and give the function that returns the next item, from any task.
+
+    Entering may be interrupted, and is then done again: so the generator is made here, and ends with the block.
+    """
+    assert make is not None
     send, receive = trio.open_memory_channel[tuple[Any, BaseException | None]](0)
     returned: list[tuple[Any, BaseException | None]] = []
 
     async def pump() -> None:
         with send:
             try:
-                async with aclosing(items):
+                async with aclosing(make()) as items:
                     async for item in items:
                         await send.send((item, None))
             except Exception as error:
