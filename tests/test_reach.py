@@ -323,6 +323,16 @@ async def test_the_server_there_says_nothing_of_its_start(far: FarSide, capfd: p
     assert capfd.readouterr() == ("", "")
 
 
+async def test_no_port_is_opened_by_what_the_environment_says_of_other_servers(far: FarSide) -> None:
+    socket = far.folder / "socket"
+    far.environment["EXECSRV_LISTEN"] = f"unix://{socket}"
+    far.stand_in("docker")
+    far.has_execsrv()
+    async with execsrv.connect("docker://box", config=PATIENT) as client:
+        assert (await client.run(["sh", "-c", "exit 3"])).exit_code == 3
+        assert not socket.exists()
+
+
 async def test_a_program_that_is_not_there(far: FarSide, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(far.near))
     with pytest.raises(ConnectionFailedError, match=r"^cannot find `podman` in PATH$"):

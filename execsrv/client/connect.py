@@ -28,8 +28,11 @@ from execsrv.protocol import SizePolicy
 _LONGEST_GRACE_SECONDS = 365 * 86400
 """So long a server can be told to wait."""
 
-OWN_SERVER = (sys.executable, "-m", "execsrv", "serve", "--quiet", "--listen", "stdio://")
-"""A server for one client, on this machine, whatever the environment says of other servers."""
+_SERVE = ("serve", "--quiet", "--listen", "stdio://")
+"""The words of a server for one client, whatever the environment there says of other servers."""
+
+OWN_SERVER = (sys.executable, "-m", "execsrv", *_SERVE)
+"""Such a server on this machine."""
 
 
 @asynccontextmanager
@@ -94,7 +97,7 @@ async def _connect_reached(
 
     seconds("reconnect", reconnect, zero=True)
     name = secrets.token_hex(8) if reconnect else ""
-    serve = ["bridge", name, f"{min(reconnect, _LONGEST_GRACE_SECONDS):.12g}"] if reconnect else ["serve", "--quiet"]
+    serve = ["bridge", name, f"{min(reconnect, _LONGEST_GRACE_SECONDS):.12g}"] if reconnect else _SERVE
     open_channel = partial(open_reached, place, serve, config, bring=bring, name=name)
     async with open_client(open_channel, config, reconnect, wanted) as client:
         yield client
