@@ -30,6 +30,7 @@ from execsrv import (
     ServerConfig,
     connect,
 )
+from execsrv.client.file_calls import FileCalls
 from tests.cancelling import cancelled_after
 from tests.conftest import OpenServer, Server
 from tests.peers import PATIENCE
@@ -773,3 +774,31 @@ async def test_an_open_file_and_a_watch_outlive_the_channel(
                     await log.write(b"2")
             assert (here / "f").read_bytes() == b"012abc6789"
             assert (here / "log").read_bytes() == b"1"
+
+
+async def test_a_watch_that_is_lost_says_so_though_a_wait_was_cancelled_as_it_began_anew(
+    open_server: OpenServer, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await open_server("unix", ServerConfig(resume_grace=300)).url()
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_line(url, f"{tmp_path}/line") as line,
+            connect(line.url, reconnect=60) as client,
+            client.files.watch(here) as changes,
+        ):
+            calls, first = changes._watch._calls, changes._watch._begun
+            answer_to = FileCalls.answer_to
+
+            async def cancelled_wait(self: FileCalls, pending: Any, kind: Any) -> Any:
+                if self is calls and pending is changes._watch._begun is not first:
+                    scope.cancel()
+                return await answer_to(self, pending, kind)
+
+            monkeypatch.setattr(FileCalls, "answer_to", cancelled_wait)
+            line.cut()
+            with trio.CancelScope() as scope:
+                await anext(changes)
+            assert scope.cancelled_caught
+            assert (await anext(changes)).kind == "lost"
+            (here / "new").touch()
+            assert await anext(changes) == FileChanged("created", f"{here}/new")

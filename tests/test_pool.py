@@ -12,7 +12,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -363,6 +363,19 @@ async def test_a_lease_is_one_server_with_a_directory(open_server: OpenServer) -
             os.stat(lease.scratch or "")
         async with pool.lease(scratch=False) as lease:
             assert lease.scratch is None
+
+
+async def test_a_lease_is_taken_elsewhere_where_a_server_answers_with_something_else(open_server: OpenServer) -> None:
+    (good,) = await urls(open_server, 1)
+    serve = shlex.join([sys.executable, "-m", "execsrv", "serve", "--quiet", "--listen", "stdio://"])
+    script = f"""sed -u 's/,"encoding":"msgpack"//' | {serve} | sed -u 's/"pid":[0-9]*/"pid":"none"/'"""
+    wrong = f"exec:{shlex.join(['sh', '-c', script])}"
+    async with Pool([good, wrong], patience=1000) as pool:
+        await until(lambda: all(known.state == "up" for known in pool.servers))
+        async with AsyncExitStack() as stack:
+            leases = [await stack.enter_async_context(pool.lease()) for _ in range(4)]
+            assert {lease.server for lease in leases} == {good}
+        assert any("malformed" in (known.why or "") for known in pool.servers if known.url == wrong)
 
 
 async def test_a_lease_that_is_left_while_the_line_of_the_pool_is_cut_leaves_no_directory(

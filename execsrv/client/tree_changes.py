@@ -40,13 +40,18 @@ class _Watch:
         self._id = ""
         self._begun: PendingCall | None = None
         self._asked: PendingCall | None = None
+        self._is_lost = False  # and nobody has been told yet
 
     async def start(self) -> None:
         """Begin it. Cancelled, it may have begun all the same."""
         id = self._id = f"w{next(_ids)}"
+        wanted = TreeWatch(watch_id=id, path=sent(self.path), recursive=self._recursive)
+        self._begun = await self._calls.post("fs/watch", wanted)
+        await self._wait_begun()
+
+    async def _wait_begun(self) -> None:
+        assert self._begun is not None
         with doing("watch", self.path):
-            wanted = TreeWatch(watch_id=id, path=sent(self.path), recursive=self._recursive)
-            self._begun = await self._calls.post("fs/watch", wanted)
             await self._calls.answer_to(self._begun, Nothing)
 
     async def end(self, patience: float) -> None:
@@ -64,6 +69,9 @@ class _Watch:
 
     async def next(self) -> list[FileChanged]:
         """Wait for changes, and return them. Cancelling loses none."""
+        if self._is_lost:  # a wait was cancelled while it was begun anew
+            await self._wait_begun()
+            return self._lost()
         if self._asked is None:
             self._asked = await self._calls.post("fs/readChanges", WatchId(self._id))
         try:
@@ -72,11 +80,16 @@ class _Watch:
             # The channel, and the watch with it, were lost, or the directory is gone.
             self._asked = None
             self.check_open()  # else nobody would end the new one
+            self._is_lost = True
             await self.start()
-            return [FileChanged("lost", self.path)]
+            return self._lost()
         self._asked = None
         found = [FileChanged(change.kind, heard("fs/readChanges", change.path)) for change in answer.changes]
-        return [*found, FileChanged("lost", self.path)] if answer.lost else found
+        return found + self._lost() if answer.lost else found
+
+    def _lost(self) -> list[FileChanged]:
+        self._is_lost = False
+        return [FileChanged("lost", self.path)]
 
 
 class Changes:

@@ -23,6 +23,7 @@ from execsrv.client.inside import connection_of
 from execsrv.client.starting import LEAVE_GRACE_SECONDS
 from execsrv.directories import Endpoint
 from execsrv.errors import (
+    BadAnswerError,
     CommandError,
     CommandFailedError,
     ConnectionFailedError,
@@ -92,7 +93,7 @@ async def open_lease(
                 members.check()
                 if with_scratch:
                     await held.make_scratch(client)
-            except (ConnectionFailedError, ConnectionLostError) as error:
+            except (ConnectionFailedError, ConnectionLostError, BadAnswerError) as error:
                 member.had_no_room(str(error))
                 refusals.add(error)
             except RequestError as error:
