@@ -802,3 +802,28 @@ async def test_a_watch_that_is_lost_says_so_though_a_wait_was_cancelled_as_it_be
             assert (await anext(changes)).kind == "lost"
             (here / "new").touch()
             assert await anext(changes) == FileChanged("created", f"{here}/new")
+
+
+async def test_another_file_at_its_path_is_not_taken_for_an_open_one(
+    open_server: OpenServer, here: Path, tmp_path: Path
+) -> None:
+    url = await open_server("unix", ServerConfig(resume_grace=300)).url()
+    other, place = here / "other", here / "f"
+    with trio.fail_after(PATIENCE):
+        async with open_line(url, f"{tmp_path}/line") as line, connect(line.url, reconnect=60) as client:
+            for mode in ("rb", "wb", "r+b", "w+b"):
+                place.write_bytes(b"oooooooooo")
+                async with client.files.open(place, mode) as file:
+                    await (file.read(5) if mode == "rb" else file.write(b"11111"))
+                    line.cut()
+                    place.rename(here / "old")
+                    with pytest.raises(NotFoundError, match=rf"cannot (read|write) '{place}': No such file"):
+                        await (file.read() if mode == "rb" else file.write(b"22222"))
+                    other.write_bytes(b"theirs")
+                    other.rename(place)
+                    for _ in range(2):
+                        with pytest.raises(FileError, match="another file is at its path by now"):
+                            await (file.read() if mode == "rb" else file.write(b"22222"))
+                    assert (names(here), place.read_bytes()) == (["f", "old"], b"theirs")
+                    (here / "old").rename(place)
+                    assert await (file.read() if mode == "rb" else file.write(b"22222")) in (b"ooooo", 5)

@@ -6,6 +6,15 @@ from execsrv.client.parameters import Data
 from execsrv.client.text import as_bytes, text_mode
 from execsrv.client.transfer import Progress
 from execsrv.errors import InvalidParamsError
+from execsrv.protocol.files import OpenMode
+
+MODES: dict[str, OpenMode] = {
+    "rb": "read",
+    "wb": "replace",
+    "ab": "append",
+    "xb": "create",
+    "r+b": "update",
+}
 
 _MOST_SECONDS = 2**33
 """The bound on times, in seconds before and after 1970. Nanoseconds in 64 bits reach a little further."""

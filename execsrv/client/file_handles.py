@@ -1,7 +1,8 @@
 """Open files of the server: one that outlives its channel, and the file object that users have.
 
 A server closes the files of a channel that is lost. The file is then opened again by its path, as it is, at the first
-request that finds it closed. What is read and written has its offset with it, so nothing is lost or done twice.
+request that finds it closed, if it is still there. What is read and written has its offset with it, so nothing is lost
+or done twice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import trio
 from msgspec import Struct
@@ -36,11 +37,13 @@ from execsrv.protocol import (
     FileStatus,
     Nothing,
 )
+from execsrv.protocol.files import OpenMode
 
 _REQUEST_BYTES = 1024 * 1024
 """Bytes that one request of a file object reads or writes: the most that a server takes by default."""
 
 _BUSY_SECONDS = 0.05
+_LEAVE_SECONDS = 5.0
 
 _OPENINGS = 40
 """So often a file that may be open already, and is to be open alone, is asked for, before it is another's."""
@@ -48,17 +51,6 @@ _OPENINGS = 40
 _ids = count(1)
 
 R = TypeVar("R", bound=Struct)
-
-
-OpenMode = Literal["read", "replace", "update", "append", "create"]
-
-MODES: dict[str, OpenMode] = {
-    "rb": "read",
-    "wb": "replace",
-    "ab": "append",
-    "xb": "create",
-    "r+b": "update",
-}
 
 
 class Asked(Struct):
@@ -80,6 +72,8 @@ class OpenFile:
         self, calls: FileCalls, path: str, mode: OpenMode, permissions: int | None = None, *, alone: bool = False
     ) -> None:
         self.path = path
+        self.identity: tuple[int, int] | None = None
+        """Device and inode of what was opened, where they are known: only that is opened again."""
         self._calls = calls
         self._mode: OpenMode = mode
         self._permissions = permissions
@@ -147,7 +141,22 @@ class OpenFile:
                     f"the connection was interrupted while {self.path!r} was open for appending:"
                     " how much has arrived is not known"
                 )
+            if self.identity is not None:
+                await self.status()  # to open what is gone could make it anew
             await self.open()
+            try:
+                if self.identity is not None:
+                    await self.status()
+            except BaseException:
+                await self.abandon(_LEAVE_SECONDS)  # nothing is to be written there later either
+                raise
+
+    async def status(self) -> FileStatus:
+        """Return the facts of what is at its path. Raises `FileError` where that is known to be another file."""
+        found = await self._calls.call("fs/stat", FileStat(sent(self.path)), FileStatus)
+        if self.identity is not None and (found.device, found.inode) != self.identity:
+            raise FileError("another file is at its path by now")
+        return found
 
     async def close(self) -> None:
         """Close it. Raises the error of a write that is told only now."""
@@ -163,15 +172,15 @@ class RemoteFile:
     """An open file on the server's machine, with a place in it, made by `Files.open`. All is bytes, without a buffer.
 
     For one task at a time, as any file. A file that is open while the connection is interrupted is opened again by its
-    path; one for appending then raises `ConnectionLostError`.
+    path; one for appending then raises `ConnectionLostError`. Where another file is there by then, it is a `FileError`.
     """
 
     def __init__(
         self, file: OpenFile, calls: FileCalls, mode: str, found: FileInfo | None, max_read_bytes: int
     ) -> None:
-        """`found` are the facts of what was opened, None for one that is only read, or is at its path no more."""
+        """`found` are the facts of what was opened, None for one that is at its path no more."""
         self._file = file
-        self._identity = None if found is None else (found.device, found.inode)
+        file.identity = None if found is None else (found.device, found.inode)
         self._max_read_bytes = max_read_bytes
         self._calls = calls
         self._mode = mode
@@ -237,8 +246,7 @@ class RemoteFile:
     async def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set the place, from the beginning, from where it is, or from the end; return it.
 
-        The server is asked for the end by the path. Raises `FileError` where another file than the one that was opened
-        for writing is there by now.
+        The end is asked for by the path. Raises `FileError` where another file than the one opened is there by now.
         """
         with self._in_use("seek in"):
             if not isinstance(offset, int):
@@ -247,7 +255,7 @@ class RemoteFile:
                 raise ValueError(f"whence must be 0, 1 or 2, got {whence!r}")
             base = 0 if whence == io.SEEK_SET else self._place
             if whence == io.SEEK_END:
-                base = (await self._status()).size
+                base = (await self._file.status()).size
             if base + offset < 0:
                 raise ValueError(f"offset {offset} leads before the beginning of the file")
             self._place = base + offset
@@ -267,16 +275,9 @@ class RemoteFile:
         with self._in_use("truncate"):
             if self._mode == "rb":
                 raise io.UnsupportedOperation(f"cannot truncate {self.name!r}: it is open for reading")
-            await self._status()
+            await self._file.status()
             await self._calls.call("fs/change", FileChange(sent(self.name), size=size), Nothing)
         return size
-
-    async def _status(self) -> FileStatus:
-        """Return the facts of what is at its path. Raises `FileError` where that is known to be another file."""
-        found = await self._calls.call("fs/stat", FileStat(sent(self.name)), FileStatus)
-        if self._identity is not None and (found.device, found.inode) != self._identity:
-            raise FileError("another file is at its path by now")
-        return found
 
     async def aclose(self) -> None:
         """Close the file; closing it again does nothing. Raises the error of a write that is told only now."""

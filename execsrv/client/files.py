@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, overload
 
-from execsrv.client.file_arguments import checked_mode, checked_progress, content_of, nanoseconds
-from execsrv.client.file_handles import MODES, OpenFile, RemoteFile
+from execsrv.client.file_arguments import MODES, checked_mode, checked_progress, content_of, nanoseconds
+from execsrv.client.file_handles import OpenFile, RemoteFile
 from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import ServerPath, doing, is_missing, path_text, plain_path, writable_path
 from execsrv.client.parameters import Data, count, flag, pieces
@@ -129,7 +129,7 @@ class Files:
                 if mode == "r+b":
                     await self._remote.stat(name)
                 await file.open()
-                found = None if mode == "rb" else await self._remote.find(name, follow=True)
+                found = await self._remote.find(name, follow=True)
             remote = RemoteFile(file, self._remote.calls, mode, found, self._remote.max_read_bytes)
             yield remote
             await remote.aclose()

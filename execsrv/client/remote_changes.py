@@ -86,9 +86,9 @@ class RemoteChanges(RemoteNames):
             await self.threads.run(lambda: sha256.update(data))
             blocks.append(data)
 
-        size = (await self.stat(path)).size
-        check_size(size, self.max_read_bytes)
-        await self.read_blocks(path, size, take, lambda done: None)
+        found = await self.stat(path)
+        check_size(found.size, self.max_read_bytes)
+        await self.read_blocks(found, take, lambda done: None)
         return b"".join(blocks)
 
     async def read_small(self, path: str) -> bytes | None:
@@ -101,17 +101,18 @@ class RemoteChanges(RemoteNames):
             return None
 
     async def read_blocks(
-        self, path: str, size: int, write: Write, progressed: Progressed, part: tuple[int, Read] | None = None
+        self, found: FileInfo, write: Write, progressed: Progressed, part: tuple[int, Read] | None = None
     ) -> int:
-        """Give a file of about this size to `write`, block by block, and return how many bytes it has.
+        """Give a file that was found to `write`, block by block, and return how many bytes it has by now.
 
         Of a `part` that is here already, its size and what reads it, only that is read which differs.
         """
-        file = OpenFile(self.calls, path, "read")
+        file = OpenFile(self.calls, found.path, "read")
+        file.identity = found.device, found.inode
         try:
             await file.open()
             begin = 0 if part is None else await agreed(file, *part)
-            return await receive(file, size, write, progressed, begin)
+            return await receive(file, found.size, write, progressed, begin)
         finally:
             await file.abandon(self.patience)
 

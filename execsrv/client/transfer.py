@@ -210,7 +210,7 @@ class Transfer:
                 return await self._threads.run(lambda: local.read_at(part.descriptor, offset, size, sha256), to)
 
             here = (part.size, read) if part.size else None
-            size = await self._remote.read_blocks(info.path, info.size, write, tell, here)
+            size = await self._remote.read_blocks(info, write, tell, here)
             await self._threads.run(lambda: part.finish(info.mode & FILE_PERMISSIONS, info.modified_ns, size), to)
         except BaseException as error:
             if key and is_kept(error):

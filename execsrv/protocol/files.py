@@ -152,6 +152,10 @@ class FileCopy(FileCall, frozen=True, kw_only=True):
     recursive: bool
 
 
+OpenMode = Literal["read", "replace", "update", "append", "create"]
+"""What a file is opened for."""
+
+
 class FileOpen(FilePath, frozen=True, kw_only=True):
     """Open a file for blocks under an id of the client's choice.
 
@@ -161,7 +165,7 @@ class FileOpen(FilePath, frozen=True, kw_only=True):
     """
 
     handle_id: Id
-    mode: Literal["read", "replace", "update", "append", "create"] | None = None
+    mode: OpenMode | None = None
     permissions: Permissions | None = None
     alone: bool = False
 

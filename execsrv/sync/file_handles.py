@@ -15,7 +15,7 @@ class RemoteFile(Held, of=TrioRemoteFile):
     """An open file on the server's machine, with a place in it, made by `Files.open`. All is bytes, without a buffer.
 
     For one thread at a time, as any file. A file that is open while the connection is interrupted is opened again by its
-    path; one for appending then raises `ConnectionLostError`.
+    path; one for appending then raises `ConnectionLostError`. Where another file is there by then, it is a `FileError`.
     """
 
     @property
@@ -37,8 +37,7 @@ class RemoteFile(Held, of=TrioRemoteFile):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set the place, from the beginning, from where it is, or from the end; return it.
 
-        The server is asked for the end by the path. Raises `FileError` where another file than the one that was opened
-        for writing is there by now.
+        The end is asked for by the path. Raises `FileError` where another file than the one opened is there by now.
         """
         return self._wait("seek", offset, whence)
 
