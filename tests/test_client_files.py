@@ -268,6 +268,26 @@ async def test_facts_lists_and_walks(client: Client, here: Path) -> None:
     assert await files.resolve(here / "d/e/../link") == f"{here}/d/{ODD}"
 
 
+@pytest.mark.parametrize("other", ["nothing", "file", "link", "round"])
+async def test_a_walk_leaves_out_what_has_gone_and_follows_nothing_that_has_come(
+    memory_client: Client, here: Path, other: str
+) -> None:
+    (here / "tree/d/e").mkdir(parents=True)
+    (here / "tree/f").touch()
+    (here / "elsewhere/e").mkdir(parents=True)
+    os.symlink("tree", here / "top")
+    walked = []
+    async for entry in memory_client.files.walk(here / "top"):
+        walked.append(entry.path.removeprefix(f"{here}/"))
+        if entry.name == "d":
+            (here / "tree/d").rename(here / "old")
+            if other == "file":
+                (here / "tree/d").touch()
+            elif other != "nothing":
+                (here / "tree/d").symlink_to("d" if other == "round" else "../elsewhere")
+    assert walked == ["top/d", "top/f"]
+
+
 async def test_names_are_changed(client: Client, here: Path) -> None:
     files = client.files
     await files.make(here / "a/b")

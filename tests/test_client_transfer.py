@@ -32,9 +32,10 @@ from execsrv._nursery import open_helpers
 from execsrv._server.failures import failure_of
 from execsrv._wire.memory import MemoryChannel, open_memory_pair
 from execsrv.client.client import open_client
-from execsrv.client.local_files import read_whole
+from execsrv.client.local_sources import look, read_whole
 from execsrv.protocol import (
     Block,
+    CanonicalPath,
     FileData,
     FileHandle,
     FileList,
@@ -131,8 +132,8 @@ async def test_nobody_gets_into_a_private_directory_before_it_is_whole(client: C
 
 def test_a_small_file_that_has_grown_is_not_read_whole(here: Path) -> None:
     (here / "f").write_bytes(b"1234")
-    assert read_whole(str(here / "f"), 4) == b"1234"
-    assert read_whole(str(here / "f"), 3) is None
+    assert read_whole(look(str(here / "f")), 4) == b"1234"
+    assert read_whole(look(str(here / "f")), 3) is None
 
 
 @pytest.mark.parametrize("way", ["put", "get"])
@@ -329,6 +330,33 @@ async def test_a_file_that_changes_while_it_is_read_is_an_error(client: Client, 
     with pytest.raises(FileError, match=f"cannot {way[:3]} '{source}' to .*: the file has changed while it was read"):
         await copy(source, here / "to", progress=progress)
     assert folders(here) == ["f"]
+
+
+@pytest.mark.parametrize("swapped", ["d/secret", "d", "d in the midst"])
+@pytest.mark.parametrize("way", ["put", "get"])
+async def test_no_link_that_takes_a_place_leads_out_of_the_tree(
+    open_server: OpenServer, here: Path, way: str, swapped: str
+) -> None:
+    client = await open_server("memory", ServerConfig()).client()
+    (here / "tree/d").mkdir(parents=True)
+    (here / "elsewhere").mkdir()
+    for name in ("tree/a", "tree/b", "tree/d/a", "tree/d/b", "tree/d/secret"):
+        (here / name).write_bytes(b"mine")
+    for name in ("b", "secret"):
+        (here / "elsewhere" / name).write_bytes(b"SECRET")
+    first = here / "tree" / ("a" if swapped == "d" else "d/a")
+    place = here / "tree" / swapped.partition(" ")[0]
+
+    def swap(source: str, *_: object) -> None:
+        if source == str(first):
+            place.rename(here / "old")
+            place.symlink_to(here / "elsewhere" / ("secret" if swapped == "d/secret" else ""))
+
+    wanted = OSError if way == "put" else FileError
+    with pytest.raises(wanted, match=r"(Not a directory|Too many levels of symbolic links).*|cannot get"):
+        await getattr(client.files, way)(here / "tree", here / "to", progress=swap, limit=1)
+    assert place.is_symlink()
+    assert {path.read_bytes() for path in (here / "to").rglob("*") if path.is_file()} == {b"mine"}
 
 
 async def test_a_directory_that_is_too_large_to_list_is_taken_up(open_server: OpenServer, here: Path) -> None:
@@ -534,6 +562,7 @@ async def lies(open_server: OpenServer) -> dict[str, Any]:
         "initialize": {"environmentInfo": real.info, "sessionId": "x", "protocolVersion": "exec-server.v0"},
         "fs/readFile": FileRefusedError("it is too large", limit="max_file_bytes"),
         "fs/open": FileHandle("h"),
+        "fs/canonicalize": CanonicalPath("file:///t"),
         "fs/stat": FileStatus(kind="file", **(FACTS | {"size": 100})),
     }
 

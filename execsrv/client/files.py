@@ -21,7 +21,7 @@ from execsrv.client.remote_path import RemotePath
 from execsrv.client.text import text_mode
 from execsrv.client.transfer import Progress, Transfer, Transferred
 from execsrv.client.tree_changes import Changes, open_changes
-from execsrv.errors import FileError, InvalidParamsError, NotFoundError
+from execsrv.errors import FileError, InvalidParamsError
 
 if TYPE_CHECKING:
     from execsrv.client.policy import Policy
@@ -163,16 +163,18 @@ class Files:
         What disappears meanwhile is left out; a directory that cannot be read is an error.
         """
         top = path_text("path", path)
-        waiting = (await self._remote.list(top))[::-1]
+        with doing("list", top):
+            remote = await self._remote.below(top)
+            waiting = (await remote.list(top))[::-1]
         while waiting:
-            found = waiting.pop()
-            yield found
+            yield (found := waiting.pop())
             if found.is_directory:
                 try:
-                    waiting += (await self._remote.list(found.path))[::-1]
-                    check_waiting(len(waiting), top)
-                except NotFoundError:
-                    pass
+                    waiting += (await remote.list(found.path))[::-1]
+                except FileError as error:
+                    if not is_missing(error):
+                        raise
+                check_waiting(len(waiting), top)
 
     async def resolve(self, path: ServerPath) -> str:
         """Return the path of something that exists, without links in it."""

@@ -1,4 +1,4 @@
-"""Files of this machine, the near end of `put` and `get`. All of it blocks: for threads.
+"""Files of this machine that are written, the near end of `get`. All of it blocks: for threads.
 
 Below the top of a tree no link is followed, whatever a server says that is there.
 """
@@ -12,42 +12,13 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
 from typing import TypeVar
 
 import trio
-from msgspec import Struct
 
 from execsrv._wire.paths import part_name
-from execsrv.errors import FileError
-from execsrv.protocol.files import sendable_time
 
 T = TypeVar("T")
-
-MOST_ENTRIES = 1_000_000
-"""The largest directory that is sent. Each entry is memory."""
-
-
-class LocalEntry(Struct, frozen=True):
-    """Something on this machine that may be sent. `target` is where a link leads, `identity` its device and inode."""
-
-    path: str
-    name: str
-    mode: int
-    size: int
-    modified_ns: int
-    identity: tuple[int, int]
-    target: str | None = None
-
-    @property
-    def is_directory(self) -> bool:
-        """True for a directory."""
-        return stat.S_ISDIR(self.mode)
-
-    @property
-    def is_file(self) -> bool:
-        """True for a regular file."""
-        return stat.S_ISREG(self.mode)
 
 
 class Threads:
@@ -69,62 +40,11 @@ class Threads:
             raise
 
 
-def look(path: str, *, follow: bool) -> LocalEntry:
-    """Return the facts of a file. Raises `OSError`."""
-    found = os.stat(path, follow_symlinks=follow)
-    target = os.readlink(path) if stat.S_ISLNK(found.st_mode) else None
-    name = os.path.basename(path.rstrip("/"))
-    modified = sendable_time(found.st_mtime_ns)
-    return LocalEntry(path, name, found.st_mode, found.st_size, modified, identity_of(found), target)
-
-
-def identity_of(found: os.stat_result) -> tuple[int, int]:
-    """Return the device and the inode."""
-    return found.st_dev, found.st_ino
-
-
-def entries(directory: str) -> list[LocalEntry]:
-    """Return the entries of a directory, sorted by name. Raises `OSError`: EFBIG for more than `MOST_ENTRIES`."""
-    with os.scandir(directory) as scanned:
-        names = [entry.name for entry in islice(scanned, MOST_ENTRIES + 1)]
-    if len(names) > MOST_ENTRIES:
-        raise OSError(errno.EFBIG, f"a directory of more than {MOST_ENTRIES} entries", directory)
-    found = []
-    for name in sorted(names):
-        with suppress(FileNotFoundError):
-            found.append(look(os.path.join(directory, name), follow=False))
-    return found
-
-
-def open_source(path: str) -> int:
-    """Open a regular file for reading, and return its descriptor. Raises `OSError`."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return descriptor
-
-
 def read_at(descriptor: int, offset: int, size: int, sha256: hashlib._Hash) -> bytes:
     """Return a block, as long as the file has it, added to the hash."""
     data = os.pread(descriptor, size, offset)
     sha256.update(data)
     return data
-
-
-def read_whole(path: str, most: int) -> bytes | None:
-    """Return the content of a small file, None where it has become larger than that."""
-    descriptor = open_source(path)
-    with open(descriptor, "rb") as file:
-        data = file.read(most + 1)
-    return None if len(data) > most else data
-
-
-def check_same(descriptor: int, entry: LocalEntry, size: int) -> None:
-    """Raise `FileError` for a file that is no more what it was, and ended at `size`. It may have grown."""
-    modified = sendable_time(os.fstat(descriptor).st_mtime_ns)
-    if size < entry.size or (size == entry.size and modified != entry.modified_ns):
-        raise FileError("the file has changed while it was read", path=entry.path)
 
 
 def write_at(descriptor: int, offset: int, data: bytes, sha256: hashlib._Hash) -> None:

@@ -72,6 +72,10 @@ class RemoteChanges(RemoteNames):
             answer = await self.calls.call("fs/canonicalize", FilePath(sent(path)), CanonicalPath)
         return heard("fs/canonicalize", answer.path)
 
+    async def below(self, top: str) -> RemoteChanges:
+        """Return the files of a tree, by the same paths: no link in it is followed, whatever becomes of it."""
+        return RemoteChanges(self.calls.below(top, await self.resolve(top)), self.config)
+
     # -- contents --
 
     async def read_whole(self, path: str) -> bytes:

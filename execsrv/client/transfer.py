@@ -25,9 +25,10 @@ from msgspec import Struct
 
 from execsrv._nursery import open_helpers
 from execsrv.client import local_files as local
+from execsrv.client import local_sources as sources
 from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import doing, writable_path
-from execsrv.client.local_files import LocalEntry
+from execsrv.client.local_sources import LocalEntry
 from execsrv.client.remote_changes import RemoteChanges, check_waiting
 from execsrv.client.unfinished import entries_there, is_kept, is_same, part_key
 from execsrv.errors import FileError, LimitExceededError, NotFoundError
@@ -75,7 +76,7 @@ class Transfer:
 
     async def put(self, source: str, destination: str) -> Transferred:
         """Copy a file or a tree of this machine to the server."""
-        top = await self._threads.run(lambda: local.look(source, follow=True))
+        top = await self._threads.run(lambda: sources.look(source))
         if not top.is_directory:
             destination = writable_path(destination)
         waiting = [(top, destination, await self._remote.find(destination, follow=True) if self._resume else None)]
@@ -113,7 +114,7 @@ class Transfer:
         self._directories.append(
             lambda: self._remote.change(to, permissions=mode, modified_at_ns=modified, of_link=entry is not top)
         )
-        return await self._threads.run(lambda: local.entries(entry.path))
+        return await self._threads.run(lambda: sources.entries(entry))
 
     async def _put_file(self, entry: LocalEntry, to: str) -> None:
         mode, path = entry.mode & FILE_PERMISSIONS, entry.path
@@ -121,20 +122,20 @@ class Transfer:
         with doing("put", path, to):
             data = None
             if entry.size <= SMALL_BYTES:
-                data = await self._threads.run(lambda: local.read_whole(path, SMALL_BYTES), path)
+                data = await self._threads.run(lambda: sources.read_whole(entry, SMALL_BYTES), path)
             if data is not None:
                 await self._remote.write_whole(to, data, mode, entry.modified_ns)
                 size = len(data)
                 tell(size)
             else:
-                descriptor = await self._threads.run(lambda: local.open_source(path), path)
+                descriptor = await self._threads.run(lambda: sources.open_source(entry), path)
                 try:
 
                     async def read(offset: int, size: int, sha256: hashlib._Hash) -> bytes:
                         data = await self._threads.run(lambda: local.read_at(descriptor, offset, size, sha256), path)
                         self._check_growth(entry.size, offset + len(data))
                         if not data:
-                            await self._threads.run(lambda: local.check_same(descriptor, entry, offset))
+                            await self._threads.run(lambda: sources.check_same(descriptor, entry, offset))
                         return data
 
                     # With some of its content: nobody there can tell the name before, and put something else in place.
@@ -149,6 +150,8 @@ class Transfer:
         """Copy a file or a tree of the server to this machine."""
         with doing("get", source):
             top = await self._remote.stat(source)
+            if top.is_directory:
+                self._remote = await self._remote.below(source)
         waiting = [(top, destination)]
         async with open_helpers() as nursery:
             while waiting:
@@ -159,8 +162,7 @@ class Transfer:
                     waiting += [(child, os.path.join(to, child.name)) for child in reversed(children)]
                     check_waiting(len(waiting) + len(self._directories) + len(self._done.skipped), source)
                 elif info.target is not None:
-                    link = partial(local.make_link, to, info.target, info.modified_ns)
-                    await self._threads.run(link, to)
+                    await self._threads.run(partial(local.make_link, to, info.target, info.modified_ns), to)
                 elif info.is_file and self._resume and await self._is_here(info, to):
                     self._pass_over(info.path, to, info.size)
                 elif info.is_file:
@@ -177,7 +179,7 @@ class Transfer:
             raise FileError(f"cannot get {top.path!r} into itself: {info.path!r} is the copy", path=top.path)
         await self._threads.run(lambda: local.make_directory(to, follow=info is top), to)
         if info is top:
-            self._made = to, (await self._threads.run(lambda: local.look(to, follow=True))).identity
+            self._made = to, (await self._threads.run(lambda: sources.look(to))).identity
         finish = partial(local.finish_directory, to, info.mode, info.modified_ns)
         self._directories.append(lambda: self._threads.run(finish, to))
         return await self._remote.list(info.path)
@@ -187,10 +189,8 @@ class Transfer:
         with doing("get", info.path, to):
             data = await self._remote.read_small(info.path) if 0 < info.size <= SMALL_BYTES else None
             if data is not None:
-                content = data
-                await self._threads.run(
-                    lambda: local.write_whole(to, content, info.mode & FILE_PERMISSIONS, info.modified_ns), to
-                )
+                write = partial(local.write_whole, to, data, info.mode & FILE_PERMISSIONS, info.modified_ns)
+                await self._threads.run(write, to)
                 size = len(data)
                 tell(size)
             else:

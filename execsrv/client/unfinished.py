@@ -17,7 +17,7 @@ from execsrv.client.file_info import FileInfo
 from execsrv.errors import ConnectionLostError, FileError, LimitExceededError
 
 if TYPE_CHECKING:
-    from execsrv.client.local_files import LocalEntry
+    from execsrv.client.local_sources import LocalEntry
     from execsrv.client.remote_changes import RemoteChanges
 
 _KEY_LETTERS = 16
