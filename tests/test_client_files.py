@@ -468,7 +468,11 @@ async def test_path_objects_are_like_pathlib(client: Client, here: Path) -> None
     assert not await path.exists()
     with pytest.raises(NotFoundError):
         await path.write_bytes(b"")
-    await path.parent.mkdir(mode=0o750)
+    await path.parent.mkdir(mode=0o710)
+    assert stat.S_IMODE((here / "a").stat().st_mode) == 0o710
+    await path.parent.mkdir(mode=0o700, exist_ok=True)
+    await path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    assert stat.S_IMODE((here / "a").stat().st_mode) == 0o710
     with pytest.raises(FileError):
         await path.parent.mkdir()
     await path.write_text("text ü")

@@ -5,9 +5,8 @@ Paths are absolute. What is written appears whole or not at all. Only `put` and 
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, overload
 
@@ -94,7 +93,7 @@ class Files:
             if len(content) <= _MESSAGE_BYTES:
                 await self._remote.write_whole(name, content, mode if atomic else None, None, atomic=atomic)
             elif atomic:
-                await self._remote.write_blocks(name, _reader(self._remote, content), mode, None, lambda done: None)
+                await self._remote.write_content(name, content, mode)
         if not atomic and len(content) > _MESSAGE_BYTES:
             async with self.open(name, "wb") as file:
                 await file.write(content)
@@ -200,16 +199,22 @@ class Files:
         recursive, accept = flag("recursive", recursive), flag("missing_ok", missing_ok)
         await self._remote.remove(name, recursive=recursive, accept=accept)
 
-    async def make(self, path: ServerPath, *, parents: bool = True, exist_ok: bool = True) -> None:
-        """Make a directory, and with `parents` those above it that are missing."""
+    async def make(
+        self, path: ServerPath, *, parents: bool = True, exist_ok: bool = True, mode: int | None = None
+    ) -> None:
+        """Make a directory, and with `parents` those above it that are missing.
+
+        `mode`, less the server's umask, is for the directory itself where it is made.
+        """
         name = path_text("path", path)
         flag("parents", parents)
+        checked_mode(mode)
         if flag("exist_ok", exist_ok) and parents:
-            await self._remote.make_parents(name)
+            await self._remote.make_parents(name, mode)
             return
         if parents:
             await self._remote.make_parents(os.path.dirname(name.rstrip("/")) or "/")
-        await self._remote.make(name, accept=exist_ok)
+        await self._remote.make(name, accept=exist_ok, permissions=mode)
 
     async def link(self, path: ServerPath, target: str | os.PathLike[str]) -> None:
         """Make a symbolic link at a path. `target` is written into it as it is."""
@@ -289,12 +294,3 @@ class Files:
             self._remote, checked_progress(progress), count("limit", limit), resume=flag("resume", resume)
         )
         return await transfer.get(path_text("source", source), plain_path("destination", destination))
-
-
-def _reader(remote: RemoteChanges, content: bytes) -> Callable[[int, int, hashlib._Hash], Awaitable[bytes]]:
-    async def read(offset: int, size: int, sha256: hashlib._Hash) -> bytes:
-        piece = content[offset : offset + size]
-        await remote.threads.run(lambda: sha256.update(piece))
-        return piece
-
-    return read

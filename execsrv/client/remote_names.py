@@ -79,10 +79,10 @@ class RemoteNames:
                 if not accept or not (await self.stat(path, follow=follow)).is_directory:
                     raise
 
-    async def make_parents(self, path: str) -> None:
-        """Make a directory and those above it, as far as they are missing."""
+    async def make_parents(self, path: str, permissions: int | None = None) -> None:
+        """Make a directory and those above it, as far as they are missing. `permissions` are as with `make`."""
         with doing("make", path):
-            await self.calls.call("fs/createDirectory", DirectoryCreate(sent(path)), Nothing)
+            await self.calls.call("fs/createDirectory", DirectoryCreate(sent(path), permissions=permissions), Nothing)
 
     async def change(self, path: str, **facts: Any) -> None:
         """Set permissions, times or size of a file."""

@@ -234,10 +234,8 @@ class RemotePath:
     # -- changes --
 
     async def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
-        """Make a directory here."""
-        await self._files.make(self, parents=parents, exist_ok=exist_ok)
-        if mode is not None:
-            await self._files.change(self, mode=mode)
+        """Make a directory here, with that mode, less the server's umask. One that is there keeps its own."""
+        await self._files.make(self, mode=mode, parents=parents, exist_ok=exist_ok)
 
     async def rmdir(self) -> None:
         """Remove the directory, which must be empty. Raises `FileError` for anything else."""

@@ -119,9 +119,12 @@ class Files(Facade, of=TrioFiles):
         """Remove a file, a link or an empty directory; with `recursive`, a directory with all that is in it."""
         return self._wait("remove", path, recursive=recursive, missing_ok=missing_ok)
 
-    def make(self, path: ServerPath, *, parents: bool = True, exist_ok: bool = True) -> None:
-        """Make a directory, and with `parents` those above it that are missing."""
-        return self._wait("make", path, parents=parents, exist_ok=exist_ok)
+    def make(self, path: ServerPath, *, parents: bool = True, exist_ok: bool = True, mode: int | None = None) -> None:
+        """Make a directory, and with `parents` those above it that are missing.
+
+        `mode`, less the server's umask, is for the directory itself where it is made.
+        """
+        return self._wait("make", path, parents=parents, exist_ok=exist_ok, mode=mode)
 
     def link(self, path: ServerPath, target: str | os.PathLike[str]) -> None:
         """Make a symbolic link at a path. `target` is written into it as it is."""

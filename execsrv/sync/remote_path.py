@@ -164,7 +164,7 @@ class RemotePath(Facade, of=TrioRemotePath):
         return self._iterate("rglob", pattern)
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
-        """Make a directory here."""
+        """Make a directory here, with that mode, less the server's umask. One that is there keeps its own."""
         return self._wait("mkdir", mode, parents, exist_ok)
 
     def rmdir(self) -> None:
