@@ -142,6 +142,23 @@ async def test_a_write_replaces_the_file_behind_a_link(memory_client: Client, he
     assert stat.S_IMODE((here / "other").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("size", [4 << 20, 5 << 20])
+@pytest.mark.parametrize("before", [None, 0o644, 0o600])
+async def test_nobody_reads_what_is_written_in_place_whom_its_mode_does_not_let(
+    memory_client: Client, small_disk: Path, before: int | None, size: int
+) -> None:
+    """A write that fails in the midst shows what the mode is until it is over."""
+    place = small_disk / "f"
+    if before is not None:
+        place.touch(mode=before)
+    with pytest.raises(FileError, match="No space left"):
+        await memory_client.files.write(place, bytes(size), mode=0o440, atomic=False)
+    assert place.stat().st_size
+    assert stat.S_IMODE(place.stat().st_mode) == (0o640 if before is None else before & 0o640)
+    await memory_client.files.write(place, b"small", mode=0o440, atomic=False)
+    assert (stat.S_IMODE(place.stat().st_mode), place.read_bytes()) == (0o440, b"small")
+
+
 async def test_a_file_of_more_than_one_message_is_read_whole(open_server: OpenServer, here: Path) -> None:
     client = await open_server("unix", ServerConfig(max_file_bytes=1_000_000)).client()
     data = random.randbytes(3_000_000)

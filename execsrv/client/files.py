@@ -83,13 +83,16 @@ class Files:
         """Write a file whole: others see the old content or the new, and a failure changes nothing.
 
         A file that is there keeps its mode, unless one is given. Without `atomic` it is written in place, which keeps
-        its other names, and leaves a part of the content after a failure.
+        its other names, and leaves a part of the content after a failure. Nobody may read the new content whom a `mode`
+        does not let.
         """
         name = writable_path(path)
         content = content_of(data, encoding)
         flag("atomic", atomic)
         checked_mode(mode)
         with doing("write", name):
+            if not atomic and mode is not None:
+                await self._remote.narrow(name, mode)
             if len(content) <= _MESSAGE_BYTES:
                 await self._remote.write_whole(name, content, mode if atomic else None, None, atomic=atomic)
             elif atomic:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import posixpath
+import stat
 
 from execsrv._wire.paths import part_name
 from execsrv.client.blocks import Progressed, Read, Write, agreed, receive, send
@@ -132,6 +133,19 @@ class RemoteChanges(RemoteNames):
     async def append(self, path: str, data: bytes) -> None:
         """Write behind the end of a file, or make it."""
         await self.calls.call("fs/append", FileAppend(sent(path), data_base64=data), Nothing)
+
+    async def narrow(self, path: str, permissions: int) -> None:
+        """Make a file, or take from one that is there what these permissions do not give. Its owner may write still."""
+        allowed = permissions | stat.S_IWUSR
+        found = await self.find(path, follow=True)
+        if found is None:
+            file = OpenFile(self.calls, path, "update", allowed)
+            try:
+                await file.open()
+            finally:
+                await file.abandon(self.patience)
+        elif found.is_file and found.mode & ~allowed:
+            await self.change(path, permissions=found.mode & allowed)
 
     async def write_content(self, path: str, content: bytes, permissions: int | None) -> None:
         """Put a file of any size at a path, as `write_blocks` does."""

@@ -62,7 +62,8 @@ class Files(Facade, of=TrioFiles):
         """Write a file whole: others see the old content or the new, and a failure changes nothing.
 
         A file that is there keeps its mode, unless one is given. Without `atomic` it is written in place, which keeps
-        its other names, and leaves a part of the content after a failure.
+        its other names, and leaves a part of the content after a failure. Nobody may read the new content whom a `mode`
+        does not let.
         """
         return self._wait("write", path, data, encoding=encoding, mode=mode, atomic=atomic)
 
