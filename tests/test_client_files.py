@@ -512,7 +512,22 @@ async def test_path_objects_are_like_pathlib(client: Client, here: Path) -> None
     await (top / "a/d/e").mkdir(parents=True)
     await (top / "a/d/e/z.py").write_bytes(b"")
     assert [str(child) async for child in top.iterdir()] == [f"{here}/a", f"{here}/link"]
-    for pattern in ("*", "a/*.py", "**/*.py", "**", "*/d/*", "**/e/**", "a/**/*.py", "l?nk", "[al]*"):
+    above = f"../{here.name}/a/*.py"
+    for pattern in (
+        above,
+        "a/x.py",
+        "a/none",
+        "*/x.py",
+        "*",
+        "a/*.py",
+        "**/*.py",
+        "**",
+        "*/d/*",
+        "**/e/**",
+        "a/**/*.py",
+        "l?nk",
+        "[al]*",
+    ):
         wanted = {str(found) for found in here.glob(pattern)}  # noqa: ASYNC240
         assert {str(found) async for found in top.glob(pattern)} == wanted
     assert [found.name async for found in top.rglob("*.py")] == ["x.py", "z.py"]
@@ -526,6 +541,25 @@ async def test_path_objects_are_like_pathlib(client: Client, here: Path) -> None
         with pytest.raises(FileError, match="cannot remove"):
             await wrong()
     assert (await client.run(["cat", path.parent / "d/e/z.py"])).exit_code == 0
+
+
+async def test_a_glob_finds_what_is_there_and_leaves_out_what_may_not_be_looked_into(open_server: OpenServer) -> None:
+    with as_nobody() as folder:
+        (folder / "top/d/e").mkdir(parents=True)
+        (folder / "top/d/e/f.py").touch()
+        (folder / "top/round").symlink_to("round")
+        (folder / "top/out").symlink_to("/")
+        top = (await open_server("memory", ServerConfig(file_roots=(f"{folder}/top",))).client()).files.path(
+            folder / "top"
+        )
+        for pattern in ("*/*/*.py", "*/e/*", "**/f.py"):
+            assert [str(found) async for found in top.glob(pattern)] == [f"{folder}/top/d/e/f.py"]
+        (folder / "top/d").chmod(0o300)  # which may not be listed
+        for pattern in ("d/e/*.py", "*/e/*.py", "*/e/f.py", "d/e/f.py"):
+            assert [str(found) async for found in top.glob(pattern)] == [f"{folder}/top/d/e/f.py"]
+        assert not [found async for found in top.glob("*/*/*.py")]
+        with pytest.raises(OutsideRootsError):
+            await anext(top.parent.glob("*"))
 
 
 # -- watching --

@@ -15,7 +15,7 @@ from execsrv.client.file_info import FileInfo
 from execsrv.client.file_paths import is_missing
 from execsrv.client.parameters import Data
 from execsrv.client.remote_changes import check_waiting
-from execsrv.errors import FileError, InvalidParamsError, NotFoundError
+from execsrv.errors import FileError, InvalidParamsError, OutsideRootsError
 
 if TYPE_CHECKING:
     from execsrv.client.file_handles import RemoteFile
@@ -192,7 +192,7 @@ class RemotePath:
     async def glob(self, pattern: str) -> AsyncIterator[RemotePath]:
         """Yield what matches a relative pattern; `**` stands for any number of directories. No link is followed there.
 
-        A leading dot is nothing special, as in `pathlib`.
+        A leading dot is nothing special, as in `pathlib`, and what may not be looked into is left out.
         """
         parts: Sequence[str] = PurePosixPath(pattern).parts
         if not parts or parts[0] == "/":
@@ -217,9 +217,15 @@ class RemotePath:
         """Return what to look at next from a path on, each with the rest of the pattern, which is empty for a match."""
         first, rest = parts[0], parts[1:]
         try:
+            if not any(letter in first for letter in "*?["):  # which may be there though nobody may list it
+                named = path / first
+                if not rest:
+                    await named.lstat()
+                return [(named, rest)]
             listed = await self._files.list(path)
-        except (NotFoundError, FileError) as error:
-            if error.errno not in (2, 13, 20):
+        except FileError as error:
+            leads_out = isinstance(error, OutsideRootsError) and path != self
+            if not (leads_out or is_missing(error) or error.errno == errno.EACCES):
                 raise
             return []
         if first == "**":

@@ -155,7 +155,7 @@ class RemotePath(Facade, of=TrioRemotePath):
     def glob(self, pattern: str) -> Items[RemotePath]:
         """Yield what matches a relative pattern; `**` stands for any number of directories. No link is followed there.
 
-        A leading dot is nothing special, as in `pathlib`.
+        A leading dot is nothing special, as in `pathlib`, and what may not be looked into is left out.
         """
         return self._iterate("glob", pattern)
 
