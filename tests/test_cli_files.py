@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.daemon import running_daemon
 from tests.peers import PATIENCE
 from tests.terminals import seen, seen_program
 
@@ -114,6 +115,23 @@ def test_a_file_is_edited(url: str, tmp_path: Path) -> None:
     done = execsrv("files", "edit", "-u", url, str(path), EDITOR=mine, TMPDIR=str(here))
     assert (done.returncode, path.read_text(), path.stat().st_mode & 0o777) == (0, "after\n", 0o640), done.stderr
     assert not list(here.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="not here: setpriv, as root")
+@pytest.mark.parametrize("mode", [0o664, 0o2774])
+def test_a_file_of_somebody_else_is_edited(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "theirs/file"
+    path.parent.mkdir()
+    path.write_text("before\n")
+    for each in (path, path.parent):
+        os.chown(each, 65534, 0 if each == path else 65534)
+    path.chmod(mode)
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]  # one that may no more than its user
+    with running_daemon(tmp_path, "unix", prefix=drop) as daemon:
+        mine = editor(tmp_path, 'sed -i s/before/after/ "$1"')
+        done = execsrv("files", "edit", "-u", daemon.url, str(path), EDITOR=mine)
+    assert (done.returncode, path.read_text()) == (0, "after\n"), done.stderr
+    assert ("the mode was 2774: cannot change" in done.stderr) == (mode == 0o2774)
 
 
 def test_a_file_that_is_not_there_is_made(url: str, tmp_path: Path) -> None:

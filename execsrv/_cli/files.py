@@ -61,7 +61,7 @@ def edit(*, path: str, force: bool, reach: Reach, manners: Manners) -> int:
     elif after != before or info is None:
         known = None if info is None or force else before
         try:
-            trio.run(_put_back, there, after, info, known, force, reach)
+            trio.run(_put_back, there, after, info, known, force, reach, manners)
         except BaseException:
             say(f"execsrv: your text is in `{here}`")
             raise
@@ -189,7 +189,13 @@ async def _fetched(path: str, reach: Reach) -> tuple[str, FileInfo | None, bytes
 
 
 async def _put_back(
-    there: str, after: bytes, info: FileInfo | None, before: bytes | None, force: bool, reach: Reach
+    there: str,
+    after: bytes,
+    info: FileInfo | None,
+    before: bytes | None,
+    force: bool,
+    reach: Reach,
+    manners: Manners,
 ) -> None:
     """Write a file as a whole, unless it was changed in the meantime. Raises `ExecsrvError` then."""
     async with reach.connect() as client:
@@ -206,5 +212,8 @@ async def _put_back(
             if info is None or error.errno not in (errno.EBUSY, errno.EACCES, errno.EPERM):
                 raise
             await client.files.write(there, after, atomic=False)
-        if info is not None:
-            await client.files.change(there, mode=info.mode)
+        if info is not None and (await client.files.stat(there)).mode != info.mode:
+            try:
+                await client.files.change(there, mode=info.mode)
+            except FileError as error:  # what was edited is written
+                manners.note(f"the mode was {info.mode:04o}: {error}")
