@@ -117,6 +117,7 @@ def test_a_name_is_the_directory_of_what_runs_there(daemon: Daemon, here: Path) 
         ([":a", ":b"], 125, "`:a` and `:b` are on the server: one side is on the server, as `:PATH`"),
         (["a", ":b", ":c"], 125, "`:b` and `:c` are on the server: one side is on the server, as `:PATH`"),
         (["none", ":/tmp/x-none"], 125, "cannot use `none`: No such file or directory"),
+        (["", ":/tmp/x-none"], 125, "cannot use ``: No such file or directory"),
         (["nobody:x", "."], 125, "there is no session `nobody`: `execsrv ps` lists what is there"),
         (["here", ":/none/"], 125, "cannot copy into `/none/`: there is no such directory"),
         (["here", "also", ":/none"], 125, "cannot copy into `/none`: there is no such directory"),

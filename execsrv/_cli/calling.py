@@ -72,7 +72,7 @@ def explained(error: BaseException, url: str | None) -> str:
     """Return one line for an error, with what can be done about it."""
     if isinstance(error, OSError) and not isinstance(error, ExecsrvError):
         text = error.strerror or str(error)
-        if error.filename:
+        if error.filename is not None:
             text = f"cannot use `{os.fsdecode(error.filename)}`: {text}"
         return " ".join(text.split())
     text = " ".join(_complaint(error).split())

@@ -28,15 +28,16 @@ class Threads:
         self._limiter = trio.CapacityLimiter(most)
 
     async def run(self, work: Callable[[], T], path: str | None = None) -> T:
-        """Return what `work` returns in a thread. An `OSError` without a path gets this one.
+        """Return what `work` returns in a thread. An `OSError` gets this path: the names of parts are ours.
 
         Cancelling waits for the thread: what it writes to must not be closed under it.
         """
         try:
             return await trio.to_thread.run_sync(work, limiter=self._limiter)
         except OSError as error:
-            if error.filename is None and path is not None:
+            if path is not None:
                 error.filename = path
+                del error.filename2
             raise
 
 
