@@ -159,6 +159,22 @@ async def test_nobody_reads_what_is_written_in_place_whom_its_mode_does_not_let(
     assert (stat.S_IMODE(place.stat().st_mode), place.read_bytes()) == (0o440, b"small")
 
 
+async def test_a_file_of_somebody_else_that_may_be_written_is_touched(open_server: OpenServer) -> None:
+    if os.geteuid():
+        pytest.skip("not allowed to have a file of somebody else")
+    with as_nobody() as folder:
+        path = folder / "theirs"
+        path.touch()
+        os.utime(path, (0, 0))
+        path.chmod(0o666)
+        os.seteuid(0)
+        os.chown(path, 0, 0)
+        os.seteuid(65534)
+        client = await open_server("memory", ServerConfig()).client()
+        await client.files.path(path).touch()
+        assert path.stat().st_mtime > 0
+
+
 async def test_a_file_of_more_than_one_message_is_read_whole(open_server: OpenServer, here: Path) -> None:
     client = await open_server("unix", ServerConfig(max_file_bytes=1_000_000)).client()
     data = random.randbytes(3_000_000)

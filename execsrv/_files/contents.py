@@ -96,10 +96,12 @@ def write_file(place: Place, data: bytes) -> None:
 
 
 def append_file(place: Place, data: bytes) -> None:
-    """Write behind the end of a file, or make it. A failure leaves a part of the data."""
+    """Write behind the end of a file, or make it. A failure leaves a part of the data. Without data it is touched."""
     descriptor = open_file(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         write_at(descriptor, data, 0)
+        if not data:
+            os.utime(descriptor)  # to "now", which whoever may write may set
     finally:
         os.close(descriptor)
 

@@ -279,7 +279,7 @@ class RemotePath:
             except FileError as error:
                 if error.errno != errno.EISDIR:
                     raise
-            await self._files.change(self, modified=time.time())
+                await self._files.change(self, modified=time.time())
             return
         async with self._files.open(self, "xb"):
             pass

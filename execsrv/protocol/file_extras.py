@@ -10,7 +10,10 @@ from execsrv.protocol.messages import Told, Wire
 
 
 class FileAppend(FilePath, frozen=True, kw_only=True):
-    """Append to a file, wherever its end is at this moment; it is made if it is missing."""
+    """Append to a file, wherever its end is at this moment; it is made if it is missing.
+
+    Without data, its time is set to the present.
+    """
 
     data_base64: bytes
 
