@@ -350,13 +350,16 @@ def test_a_page_leaves_out_what_was_cut_and_nothing_else(tmp_path: Path) -> None
     for rest in ('[0.1, "o", "tw', "[0.1", "\n", "# a comment\n"):
         path.write_text(whole + rest)
         assert to_html(path).read_text() == page
-    for line in ("[zz]", '[0.1, "o", "tw', '[0.1, "o"]', "{}"):
+    numbers = ('[NaN, "o", "x"]', '[1e999, "o", "x"]', '[true, "o", "x"]')  # JSON has no such, a player no such times
+    for line in ("[zz]", '[0.1, "o", "tw', '[0.1, "o"]', "{}", *numbers):
         path.write_text(f'{whole}{line}\n[0.1, "o", "two"]\n')
         with pytest.raises(ValueError, match=re.escape(f"{path} is no asciicast: line 3 is no event of one")):
             to_html(path)
-    path.write_text('{"version": 3}\n[0.1, "o", "one"]\n')
-    with pytest.raises(ValueError, match="first line is not the header of one"):
-        to_html(path)
+    sizes = ("", ', "term": {"cols": 80, "rows": 0}', ', "term": {"cols": true, "rows": 24}')
+    for header in (*sizes, ', "timestamp": NaN, "term": {"cols": 80, "rows": 24}'):
+        path.write_text(f'{{"version": 3{header}}}\n[0.1, "o", "one"]\n')
+        with pytest.raises(ValueError, match="first line is not the header of one"):
+            to_html(path)
 
 
 def test_a_page_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:

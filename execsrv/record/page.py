@@ -11,8 +11,12 @@ from contextlib import suppress
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from execsrv._wire.paths import part_name
+
+_MOST_SECONDS = 1e9
+"""No time in a recording is longer, as `execsrv play` has it."""
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'; "
@@ -78,7 +82,7 @@ def to_html(
 
 def _header(cast: Path, text: str) -> dict[str, str]:
     with suppress(ValueError, RecursionError):
-        header = json.loads(text.partition("\n")[0])
+        header = _read(text.partition("\n")[0])
         if isinstance(header, dict) and _has_size(header):
             return {name: value for name, value in header.items() if isinstance(value, str)}
     raise ValueError(f"{cast} is no asciicast: its first line is not the header of one")
@@ -87,11 +91,24 @@ def _header(cast: Path, text: str) -> dict[str, str]:
 def _has_size(header: dict[str, object]) -> bool:
     """Return whether a header is one that the player takes: of a version that it knows, with a size."""
     if header.get("version") == 2:
-        return isinstance(header.get("width"), int) and isinstance(header.get("height"), int)
+        return _is_size(header.get("width"), header.get("height"))
     match header:
-        case {"version": 3, "term": {"cols": int(), "rows": int()}}:
-            return True
+        case {"version": 3, "term": {"cols": columns, "rows": rows}}:
+            return _is_size(columns, rows)
     return False
+
+
+def _is_size(*sides: object) -> bool:
+    return all(type(side) is int and side > 0 for side in sides)
+
+
+def _read(line: str) -> Any:
+    """Return what a line says. Raises `ValueError`, for NaN and the like too, which no browser reads."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no number of JSON")
+
+    return json.loads(line, parse_constant=refuse)
 
 
 def _whole(cast: Path, text: str) -> Iterator[str]:
@@ -102,13 +119,13 @@ def _whole(cast: Path, text: str) -> Iterator[str]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            event = json.loads(line)
+            event = _read(line)
         except (ValueError, RecursionError):
             if number == len(lines):
                 return
             event = None
         match event:
-            case [int() | float(), str(), str()]:
+            case [int() | float() as at, str(), str()] if type(at) is not bool and abs(at) <= _MOST_SECONDS:
                 yield line
             case _:
                 raise ValueError(f"{cast} is no asciicast: line {number} is no event of one")
