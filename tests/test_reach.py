@@ -44,6 +44,7 @@ PATIENT = ClientConfig(handshake_timeout=PATIENCE)
         ("ssh://[fe80::1%25eth0]", ["--", "fe80::1%eth0"], None),
         ("ssh://host/a%20b/%22c%22/d'e", ["--", "host"], '/a b/"c"/d\'e'),
         ("ssh://host/~/src/x", ["--", "host"], "~/src/x"),
+        ("ssh://host/~", ["--", "host"], "~/"),
         ("ssh://host/%7E/%24x%3F%23", ["--", "host"], "~/$x?#"),
         ("ssh://10.0.0.1/-x", ["--", "10.0.0.1"], "/-x"),
     ],
@@ -523,6 +524,25 @@ async def test_cuts_lose_nothing_and_leave_nothing(far: FarSide, url: str, broug
 
 
 @pytest.mark.few(2)
+async def test_a_cut_costs_nothing_where_the_directory_was_renamed_meanwhile(far: FarSide) -> None:
+    far.has_execsrv()
+    place, ssh = far.folder / "place", far.near / "ssh"
+    place.mkdir()
+    environment = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in far.environment.items())])
+    ssh.write_text(f'#!/bin/bash\necho $$ >{far.folder}/line\nexec {environment} bash -c "${{@: -1}}"\n')
+    ssh.chmod(0o755)
+    with trio.fail_after(PATIENCE):
+        async with (
+            execsrv.connect(f"ssh://host{place}", reconnect=60, config=PATIENT) as client,
+            client.start(["cat"], stdin=True) as process,
+        ):
+            place.rename(far.folder / "other")
+            os.kill(int((far.folder / "line").read_text()), signal.SIGKILL)
+            await process.write(b"go on\n")
+            await process.close_stdin()
+            assert (await process.communicate()).stdout == b"go on\n"
+
+
 async def test_leaving_in_the_middle_of_output_ends_the_server_at_once(far: FarSide, url: str) -> None:
     far.has_execsrv()
     argv = ["bash", "-c", "while :; do printf '%0999d\\n' 1; done"]

@@ -130,6 +130,8 @@ def _ssh(url: str, rest: str) -> FarShell:
             raise _invalid(url, "ssh", "a port is a number from 1 to 65535")
         options += ["-p", port]
     path = unquote(found["path"] or "/")
+    if path == "/~":
+        path = "/~/"
     directory = None if path == "/" else path.removeprefix("/") if path.startswith("/~/") else path
     return FarShell(url, "ssh", ("ssh", *options, "--", host), login_shell=True, directory=directory)
 
