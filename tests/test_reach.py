@@ -324,6 +324,19 @@ async def test_the_server_there_says_nothing_of_its_start(far: FarSide, capfd: p
     assert capfd.readouterr() == ("", "")
 
 
+async def test_a_place_without_room_for_it_says_so_in_one_line(far: FarSide) -> None:
+    far.has_python()
+    url = far.stand_in("docker")
+    docker = far.near / "docker"
+    docker.write_text(docker.read_text().replace("exec env", "ulimit -f 8; exec env"))
+    with pytest.raises(
+        ConnectionFailedError, match=r"cannot use execsrv in \S+ \(another TMPDIR may do\): .*File too large"
+    ):
+        async with execsrv.connect(url, config=PATIENT):
+            pass
+    assert not os.listdir(far.temporary)
+
+
 async def test_no_port_is_opened_by_what_the_environment_says_of_other_servers(far: FarSide) -> None:
     socket = far.folder / "socket"
     far.environment["EXECSRV_LISTEN"] = f"unix://{socket}"

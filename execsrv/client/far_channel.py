@@ -120,7 +120,10 @@ async def open_reached(
                 await program.wait()
                 await happened(said.over)
             why = why_no_way(place.program, program.returncode, said.text)
-            return why + (f'; it said "{shown(said.text, _QUOTED_CHARACTERS)}"' if said.text else "")
+            text = said.text
+            if len(text) > _QUOTED_CHARACTERS:
+                text = text.rstrip().rpartition("\n")[2]  # the reason comes last
+            return why + (f'; it said "{shown(text, _QUOTED_CHARACTERS)}"' if text else "")
 
         try:
             with trio.fail_after(config.handshake_timeout):

@@ -24,11 +24,12 @@ _BOOTSTRAP = """\
 import os, sys, stat, tempfile, importlib.machinery as m, importlib.util as u
 name = sys.argv[2]
 folder = os.path.join(tempfile.gettempdir(), "execsrv-" + name)
-def run():
+def load():
     sys.path.insert(0, folder)
     sys.argv[:3] = ["execsrv"]
+    import msgspec
     from execsrv.__main__ import main
-    main()
+    return main
 def is_mine():
     if len(name) == 0 or os.path.exists(folder) == 0:
         return False
@@ -36,7 +37,7 @@ def is_mine():
     return stat.S_ISDIR(it.st_mode) and it.st_uid == os.getuid() and it.st_mode & 0o77 == 0
 if is_mine():
     print(sys.argv[1] + "there", flush=True)
-    sys.exit(run())
+    sys.exit(load()())
 facts = "%d.%d" % sys.version_info[:2], m.EXTENSION_SUFFIXES[0], u.MAGIC_NUMBER.hex()
 print(sys.argv[1] + "python", *facts, flush=True)
 def take(n):
@@ -59,9 +60,13 @@ if name:
 else:
     folder = tempfile.mkdtemp(prefix="execsrv-")
 try:
-    zipfile.ZipFile(io.BytesIO(archive)).extractall(folder)
-    del archive
-    run()
+    try:
+        zipfile.ZipFile(io.BytesIO(archive)).extractall(folder)
+        del archive
+        main = load()
+    except (OSError, ImportError) as error:
+        sys.exit("cannot use execsrv in %s (another TMPDIR may do): %s" % (folder, error))
+    main()
 finally:
     shutil.rmtree(folder, ignore_errors=True)
 """
