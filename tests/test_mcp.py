@@ -404,6 +404,7 @@ async def test_http_is_for_those_who_have_the_token(era: Era, tmp_path: Path) ->
             for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Basic secret"}):
                 answer = await http.post(url, json={}, headers=headers)
                 assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+                assert answer.headers["connection"] == "close"  # it was not heard out
             for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
                 answer = await http.post(url, json={}, headers={"Authorization": "Bearer secret", **headers})
                 assert answer.status_code in (403, 421)

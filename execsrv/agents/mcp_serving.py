@@ -162,7 +162,7 @@ async def serve_http(server: Server[Any], url: str, token: str, listening: Calla
 
         with trio.CancelScope() as scope:
             place = door.enter(origin_of(stream), hang_up)
-            guarded = with_token(application, wanted, partial(door.leave, place))
+            guarded = heard_out(with_token(application, wanted, partial(door.leave, place)))
             wrapped = wrap_app(guarded, config.wsgi_max_body_size, "asgi")
             try:
                 plain: Any = stream  # its type asks for TLS
@@ -197,3 +197,28 @@ def with_token(application: Application, token: bytes, let_in: Callable[[], obje
         await send({"type": "http.response.body", "body": b""})
 
     return checked
+
+
+def heard_out(application: Application) -> Application:
+    """Return an ASGI application that says so where it answers before it has the whole request.
+
+    A server of HTTP/1 hangs up then: a client that had not been told would send its next request into that.
+    """
+
+    async def hearing(scope: Any, receive: Any, send: Any) -> None:
+        is_whole = scope["type"] != "http" or not scope["http_version"].startswith("1")
+
+        async def hear() -> Any:
+            nonlocal is_whole
+            message = await receive()
+            is_whole |= not message.get("more_body", False)
+            return message
+
+        async def say(message: Any) -> None:
+            if message["type"] == "http.response.start" and not is_whole:
+                message = message | {"headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await application(scope, hear, say)
+
+    return hearing
