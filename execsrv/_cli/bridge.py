@@ -22,6 +22,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from execsrv._cli.config import load
 from execsrv._cli.serve import DaemonOptions, run_daemon
@@ -42,7 +43,7 @@ def bridge(name: str, grace: str) -> int:
     """
     if not _NAME.fullmatch(name):
         raise ExecsrvError(f"invalid name `{name}`; expected up to 64 letters, digits, `-` and `_`")
-    flags = {"resume_grace": grace}
+    flags = {"resume_grace": grace, "web": False, "metrics_listen": ""}  # nothing that is for others
     load(flags, os.environ)
     path = os.path.join(tempfile.gettempdir(), f"execsrv-{name}")
     try:
@@ -84,7 +85,7 @@ def _connected(folder: int) -> socket.socket | None:
     return server
 
 
-def _become_server(path: str, folder: int, tells: int, flags: Mapping[str, str]) -> int:
+def _become_server(path: str, folder: int, tells: int, flags: Mapping[str, Any]) -> int:
     """Serve in a session of our own, with no stream of whoever has started us. Return the exit status."""
     try:
         os.setsid()

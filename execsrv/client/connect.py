@@ -29,7 +29,7 @@ from execsrv.protocol import SizePolicy
 _LONGEST_GRACE_SECONDS = 365 * 86400
 """So long a server can be told to wait."""
 
-_SERVE = ("serve", "--quiet", "--listen", "stdio://")
+_SERVE = ("serve", "--quiet", "--no-web", "--metrics-listen=", "--listen", "stdio://")
 """The words of a server for one client, whatever the environment there says of other servers."""
 
 OWN_SERVER = (sys.executable, "-m", "execsrv", *_SERVE)
