@@ -544,7 +544,26 @@ async def test_cuts_lose_nothing_and_leave_nothing(far: FarSide, url: str, broug
     assert not left(far.temporary)  # at once, long before the grace is over
 
 
-@pytest.mark.few(2)
+@pytest.mark.parametrize("brought", [False, True])
+async def test_a_cut_when_nothing_can_be_written_there(far: FarSide, brought: bool) -> None:
+    if brought:
+        far.has_python()
+    else:
+        far.has_execsrv()
+    url = far.stand_in("docker")
+    argv = ["bash", "-c", "read line; echo $line"]
+    async with (
+        execsrv.connect(url, reconnect=PATIENCE, config=PATIENT) as client,
+        client.start(argv, stdin=True) as process,
+    ):
+        stand_in = far.near / "docker"
+        stand_in.write_text(stand_in.read_text().replace("exec env", "ulimit -f 0; exec env"))  # as on a full disk
+        assert cut()
+        await process.write(b"end\n")
+        assert await anext(process.lines()) == "end"
+    assert not left(far.temporary)
+
+
 async def test_a_cut_costs_nothing_where_the_directory_was_renamed_meanwhile(far: FarSide) -> None:
     far.has_execsrv()
     place, ssh = far.folder / "place", far.near / "ssh"
@@ -564,6 +583,7 @@ async def test_a_cut_costs_nothing_where_the_directory_was_renamed_meanwhile(far
             assert (await process.communicate()).stdout == b"go on\n"
 
 
+@pytest.mark.few(2)
 async def test_leaving_in_the_middle_of_output_ends_the_server_at_once(far: FarSide, url: str) -> None:
     far.has_execsrv()
     argv = ["bash", "-c", "while :; do printf '%0999d\\n' 1; done"]

@@ -28,7 +28,7 @@ from execsrv._cli.config import load
 from execsrv._cli.serve import DaemonOptions, run_daemon
 from execsrv._cli.streams import say
 from execsrv._wire.last_word import Follower
-from execsrv._wire.owners import open_private_directory
+from execsrv._wire.owners import is_private_directory, open_private_directory
 from execsrv._wire.writing import write_all
 from execsrv.errors import ExecsrvError
 
@@ -45,7 +45,7 @@ def bridge(name: str, grace: str) -> int:
         raise ExecsrvError(f"invalid name `{name}`; expected up to 64 letters, digits, `-` and `_`")
     flags = {"resume_grace": grace, "web": False, "metrics_listen": ""}  # nothing that is for others
     load(flags, os.environ)
-    path = os.path.join(tempfile.gettempdir(), f"execsrv-{name}")
+    path = _folder_path(name)
     try:
         folder = open_private_directory(path)
     except OSError as error:
@@ -68,6 +68,19 @@ def bridge(name: str, grace: str) -> int:
         _copy(folder, server)
     finally:
         os._exit(0)
+
+
+def _folder_path(name: str) -> str:
+    """Return the path of our folder of that name: where it is or, where there is none, where one can be made.
+
+    Only the second writes: a disk may be full when a client comes back, and its folder would be looked for elsewhere.
+    """
+    variables = (os.environ.get(variable) for variable in ("TMPDIR", "TEMP", "TMP"))
+    for place in (*variables, "/tmp", "/var/tmp", "/usr/tmp"):  # in the order of tempfile
+        path = os.path.abspath(os.path.join(place or "/", f"execsrv-{name}"))
+        if place and is_private_directory(path):
+            return path
+    return os.path.join(tempfile.gettempdir(), f"execsrv-{name}")
 
 
 def _socket_path(folder: int) -> str:

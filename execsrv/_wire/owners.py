@@ -58,11 +58,23 @@ def open_private_directory(path: str) -> int:
     except FileExistsError:
         pass
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    facts = os.fstat(directory)
-    if facts.st_uid == os.geteuid() and not stat.S_IMODE(facts.st_mode) & 0o077:
+    if _is_private(os.fstat(directory)):
         return directory
     os.close(directory)
     raise PermissionError(0, f"others may enter `{path}`", path)
+
+
+def is_private_directory(path: str) -> bool:
+    """Tell whether there is a directory that only this user can enter."""
+    try:
+        return _is_private(os.lstat(path))
+    except OSError:
+        return False
+
+
+def _is_private(facts: os.stat_result) -> bool:
+    is_mine = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
+    return is_mine and not stat.S_IMODE(facts.st_mode) & 0o077
 
 
 def default_socket() -> str:

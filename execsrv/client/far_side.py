@@ -3,7 +3,7 @@
 The script says on a line of its own whether execsrv is there, a Python that could run it, or neither. Whoever greets
 before that is passed over. A Python without execsrv reads an archive of it from its stdin, unpacks it into a folder
 that only its user may read, serves from there, and removes it in the end. Where the server outlives its connection, the
-next one finds that folder by its name, and brings nothing.
+next one finds that folder by its name, and brings nothing. It looks without writing: the disk may be full by then.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ LOWEST_PYTHON = (3, 11)
 _BOOTSTRAP = """\
 import os, sys, stat, tempfile, importlib.machinery as m, importlib.util as u
 name = sys.argv[2]
-folder = os.path.join(tempfile.gettempdir(), "execsrv-" + name)
+places = [os.environ.get(variable) for variable in ("TMPDIR", "TEMP", "TMP")] + ["/tmp", "/var/tmp", "/usr/tmp"]
 def load():
     sys.path.insert(0, folder)
     sys.argv[:3] = ["execsrv"]
     import msgspec
     from execsrv.__main__ import main
     return main
-def is_mine():
-    if len(name) == 0 or os.path.exists(folder) == 0:
+def is_mine(folder):
+    try:
+        it = os.lstat(folder)
+    except OSError:
         return False
-    it = os.lstat(folder)
     return stat.S_ISDIR(it.st_mode) and it.st_uid == os.getuid() and it.st_mode & 0o77 == 0
-if is_mine():
-    print(sys.argv[1] + "there", flush=True)
-    sys.exit(load()())
+for place in filter(None, places if name else []):
+    folder = os.path.join(place, "execsrv-" + name)
+    if is_mine(folder):
+        print(sys.argv[1] + "there", flush=True)
+        sys.exit(load()())
 facts = "%d.%d" % sys.version_info[:2], m.EXTENSION_SUFFIXES[0], u.MAGIC_NUMBER.hex()
 print(sys.argv[1] + "python", *facts, flush=True)
 def take(n):
@@ -56,6 +59,7 @@ for number in (signal.SIGHUP, signal.SIGTERM):
     signal.signal(number, end)
 archive = take(size)
 if name:
+    folder = os.path.join(tempfile.gettempdir(), "execsrv-" + name)
     os.mkdir(folder, 0o700)
 else:
     folder = tempfile.mkdtemp(prefix="execsrv-")
