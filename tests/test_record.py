@@ -355,7 +355,7 @@ def test_a_page_leaves_out_what_was_cut_and_nothing_else(tmp_path: Path) -> None
         path.write_text(f'{whole}{line}\n[0.1, "o", "two"]\n')
         with pytest.raises(ValueError, match=re.escape(f"{path} is no asciicast: line 3 is no event of one")):
             to_html(path)
-    sizes = ("", ', "term": {"cols": 80, "rows": 0}', ', "term": {"cols": true, "rows": 24}')
+    sizes = ("", ', "term": {"cols": 80, "rows": -1}', ', "term": {"cols": true, "rows": 24}')
     for header in (*sizes, ', "timestamp": NaN, "term": {"cols": 80, "rows": 24}'):
         path.write_text(f'{{"version": 3{header}}}\n[0.1, "o", "one"]\n')
         with pytest.raises(ValueError, match="first line is not the header of one"):

@@ -99,7 +99,7 @@ def _has_size(header: dict[str, object]) -> bool:
 
 
 def _is_size(*sides: object) -> bool:
-    return all(type(side) is int and side > 0 for side in sides)
+    return all(type(side) is int and side >= 0 for side in sides)  # to the player, 0 is its own size
 
 
 def _read(line: str) -> Any:
