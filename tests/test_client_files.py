@@ -613,6 +613,10 @@ async def test_changes_below_a_directory_are_told(client: Client, here: Path) ->
             assert await anext(changes) == FileChanged("removed", f"{here}/d")
             with pytest.raises(NotFoundError, match=f"cannot watch '{here}/d'"):
                 await anext(changes)
+            (here / "d").mkdir()
+            assert await anext(changes) == FileChanged("lost", f"{here}/d")
+            (here / "d/new").touch()
+            assert await anext(changes) == FileChanged("created", f"{here}/d/new")
         with pytest.raises(trio.ClosedResourceError, match=f"the block of the watch of '{here}/d' was left"):
             await anext(changes)
         with pytest.raises(NotFoundError, match=f"cannot watch '{here}/none': No such file"):

@@ -16,7 +16,7 @@ from execsrv.client.file_calls import FileCalls
 from execsrv.client.file_paths import doing, heard, sent
 from execsrv.client.late import undo_if_late
 from execsrv.client.pending import PendingCall
-from execsrv.errors import NotFoundError
+from execsrv.errors import ExecsrvError, NotFoundError
 from execsrv.protocol import Nothing, TreeChanges, TreeWatch, WatchId
 
 _ids = count(1)
@@ -51,8 +51,12 @@ class _Watch:
 
     async def _wait_begun(self) -> None:
         assert self._begun is not None
-        with doing("watch", self.path):
-            await self._calls.answer_to(self._begun, Nothing)
+        try:
+            with doing("watch", self.path):
+                await self._calls.answer_to(self._begun, Nothing)
+        except ExecsrvError:
+            self._is_lost = False  # who waits again learns that anew, and begins another
+            raise
 
     async def end(self, patience: float) -> None:
         """End it, which takes so many seconds at most."""
