@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack
 
 import trio
 
 from execsrv._memory import freed, let_go
+from execsrv._processes.proc import Steps
 from execsrv._processes.supervisor import Supervisor
-from execsrv._processes.turns import TURN_SECONDS
+from execsrv._processes.turns import in_one_turn
 from execsrv._server.outbox import Outbox
 from execsrv._server.session import Session
 from execsrv._server.starting import Starting
@@ -133,16 +133,18 @@ class Roster:
 
     async def _end_all(self, reason: Reason, grace: Callable[[Session], float]) -> None:
         """Have all end. Where they are many, others have their turns meanwhile: but first all of them are asked to."""
-        those, turn = iter(self), self.supervisor.register.turn
+
+        def asking() -> Steps[bool]:
+            for session in self:
+                session.terminate(reason, grace(session))
+                yield
+            return True
+
+        steps, turn = asking(), self.supervisor.register.turn
         with ExitStack() as held:
             while True:
-                until = time.perf_counter() + TURN_SECONDS
                 with self.supervisor.one_look():
-                    for session in those:
-                        session.terminate(reason, grace(session))
-                        if time.perf_counter() > until:
-                            break
-                    else:
+                    if in_one_turn(steps):
                         return
                 if not turn.locked():  # what has ended meanwhile waits for it before it is looked after
                     turn.acquire_nowait()
