@@ -18,7 +18,7 @@ import trio
 from execsrv._portal.bell import Bell
 from execsrv._portal.calls import UNDO_SECONDS, Block, Call, closed
 from execsrv._portal.deferred import Deferred
-from execsrv._portal.facade import Batch, Hold, Make, check_no_trio, pumped, unwrapped
+from execsrv._portal.facade import Batch, Hold, check_no_trio, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Items as AnyItems
 from execsrv._portal.thread import Portal, used
@@ -145,8 +145,7 @@ class Facade(AnyFacade):
     def _iterate(self, method: str, *args: Any, **options: Any) -> Any:
         """Call what returns an iterator, and return one of this world."""
         args, options = unwrapped(args, options)
-        make = partial(getattr(self._inner, method), *args, **options)
-        return Items(self, make(), f"{method} {args} {options}", make)
+        return self._items(getattr(self._inner, method)(*args, **options), f"{method} {args} {options}")
 
     def _items(self, items: AsyncIterator[Any], key: str) -> Any:
         return Items(self, items, key)
@@ -247,8 +246,8 @@ class Items(AnyItems[T], AsyncIterator[T]):
     One that is left early leaves nothing behind.
     """
 
-    def __init__(self, facade: AnyFacade, items: AsyncIterator[T], key: str, make: Make[T] | None = None) -> None:
-        super().__init__(facade, items, key, make)
+    def __init__(self, facade: AnyFacade, items: AsyncIterator[T], key: str) -> None:
+        super().__init__(facade, items, key)
         self._entering = asyncio.Lock()
 
     def __aiter__(self) -> Items[T]:
@@ -262,7 +261,7 @@ class Items(AnyItems[T], AsyncIterator[T]):
         if self._next is None:
             async with self._entering:
                 if self._next is None:
-                    take, self._hold = await _enter(partial(pumped, self._make), self._facade._hold, warns=False)
+                    take, self._hold = await _enter(partial(pumped, self._items), self._facade._hold, warns=False)
                     self._next = take
         block = self._facade._hold.block if self._hold is None else self._hold.block
         self._facade._hold.settle()

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import trio
 
 from execsrv._portal.calls import UNDO_SECONDS, Block, Call, closed, to_raise
-from execsrv._portal.facade import Batch, Hold, Make, check_no_trio, pumped, unwrapped
+from execsrv._portal.facade import Batch, Hold, check_no_trio, pumped, unwrapped
 from execsrv._portal.facade import Facade as AnyFacade
 from execsrv._portal.facade import Items as AnyItems
 from execsrv._portal.thread import Portal, used
@@ -171,8 +171,7 @@ class Facade(AnyFacade):
     def _iterate(self, method: str, *args: Any, **options: Any) -> Any:
         """Call what returns an iterator, and return one of this world."""
         args, options = unwrapped(args, options)
-        make = partial(getattr(self._inner, method), *args, **options)
-        return Items(self, make(), f"{method} {args} {options}", make)
+        return self._items(getattr(self._inner, method)(*args, **options), f"{method} {args} {options}")
 
     def _items(self, items: AsyncIterator[Any], key: str) -> Any:
         return Items(self, items, key)
@@ -231,8 +230,8 @@ class Items(AnyItems[T], Iterator[T]):
     One that is left early leaves nothing behind.
     """
 
-    def __init__(self, facade: AnyFacade, items: AsyncIterator[T], key: str, make: Make[T] | None = None) -> None:
-        super().__init__(facade, items, key, make)
+    def __init__(self, facade: AnyFacade, items: AsyncIterator[T], key: str) -> None:
+        super().__init__(facade, items, key)
         self._entering = threading.RLock()
 
     def __iter__(self) -> Items[T]:
@@ -246,7 +245,7 @@ class Items(AnyItems[T], Iterator[T]):
         if self._next is None:
             with self._entering:
                 if self._next is None:
-                    take, self._hold = _enter(partial(pumped, self._make), self._facade._hold, warns=False)
+                    take, self._hold = _enter(partial(pumped, self._items), self._facade._hold, warns=False)
                     self._next = take
         block = self._facade._hold.block if self._hold is None else self._hold.block
         self._facade._hold.settle()

@@ -211,17 +211,12 @@ def needs_task(items: AsyncIterator[Any]) -> bool:
     return isasyncgen(items)
 
 
-Make = Callable[[], AsyncIterator[T]]
-
-
 class Items(Generic[T]):
     """Iterates over what comes from the portal's thread. `key` names the call, for lines that were taken together."""
 
-    def __init__(self, facade: Facade, items: AsyncIterator[T], key: str, make: Make[T] | None = None) -> None:
-        """Iterate over the items. Of those that need a task, `make` returns others, from their beginning."""
+    def __init__(self, facade: Facade, items: AsyncIterator[T], key: str) -> None:
         self._facade = facade
         self._items = items
-        self._make = make
         self._is_over = False
         self._hold: Hold | None = None
         self._next: Callable[[], Awaitable[T]] | None = None if needs_task(items) else items.__anext__
@@ -234,25 +229,27 @@ class Items(Generic[T]):
 
 
 @asynccontextmanager
-async def pumped(make: Callable[[], Any] | None) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+async def pumped(items: Any) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
     """Iterate over a generator in one task, and give the function that returns the next item, from any task.
 
-    Entering may be interrupted, and is then done again: so the generator is made here, and ends with the block.
+    The generator is begun when an item is asked for: whoever is interrupted before comes again with it.
     """
-    assert make is not None
+    is_asked = trio.Event()
     send, receive = trio.open_memory_channel[tuple[Any, BaseException | None]](0)
     returned: list[tuple[Any, BaseException | None]] = []
 
     async def pump() -> None:
         with send:
+            await is_asked.wait()
             try:
-                async with aclosing(make()) as items:
+                async with aclosing(items):
                     async for item in items:
                         await send.send((item, None))
             except Exception as error:
                 await send.send((None, error))
 
     async def take() -> Any:
+        is_asked.set()
         try:
             taken = returned.pop() if returned else await receive.receive()
         except trio.EndOfChannel:
