@@ -69,11 +69,19 @@ class FarSide:
 
     def stand_in(self, program: str) -> str:
         """Put a stand-in for a program into the near PATH. Return the URL of the place that it leads to."""
+        self._lead(program, _POD if program == "kubectl" else _CONTAINER, '"$@"')
+        return CONTAINERS[program]
+
+    def stand_in_for_ssh(self) -> str:
+        """Put one for ssh there, which hands its last word to a shell as one text. Return the URL of the host."""
+        self._lead("ssh", "#!/bin/bash\n", 'bash -c "${@: -1}"')
+        return "ssh://host"
+
+    def _lead(self, program: str, check: str, words: str) -> None:
         environment = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in self.environment.items())])
         path = self.near / program
-        path.write_text((_POD if program == "kubectl" else _CONTAINER) + f'exec {environment} "$@"\n')
+        path.write_text(f"{check}exec {environment} {words}\n")
         path.chmod(0o755)
-        return CONTAINERS[program]
 
 
 class SshServer:

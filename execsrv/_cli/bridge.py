@@ -76,9 +76,9 @@ def _folder_path(name: str) -> str:
     Only the second writes: a disk may be full when a client comes back, and its folder would be looked for elsewhere.
     """
     variables = (os.environ.get(variable) for variable in ("TMPDIR", "TEMP", "TMP"))
-    for place in (*variables, "/tmp", "/var/tmp", "/usr/tmp"):  # in the order of tempfile
-        path = os.path.abspath(os.path.join(place or "/", f"execsrv-{name}"))
-        if place and is_private_directory(path):
+    for place in filter(None, (*variables, "/tmp", "/var/tmp", "/usr/tmp")):  # in the order of tempfile
+        path = os.path.abspath(os.path.join(place, f"execsrv-{name}"))
+        if is_private_directory(path):
             return path
     return os.path.join(tempfile.gettempdir(), f"execsrv-{name}")
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -99,11 +99,10 @@ async def _connect_reached(
     seconds("reconnect", reconnect, zero=True)
     name = secrets.token_hex(8) if reconnect else ""
     serve = ["bridge", name, f"{min(reconnect, _LONGEST_GRACE_SECONDS):.12g}"] if reconnect else _SERVE
-
-    def open_channel() -> AbstractAsyncContextManager[MessageChannel]:
-        return open_reached(place, serve, config, bring=bring, name=name)
-
-    async with open_client(open_channel, config, reconnect, wanted) as client:
+    connection = open_client(
+        lambda: open_reached(place, serve, config, bring=bring, name=name), config, reconnect, wanted
+    )
+    async with connection as client:
         place = replace(place, directory=None)  # the way back is open whatever becomes of the directory
         yield client
 

@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from execsrv._wire.paths import part_name
 
@@ -82,7 +81,7 @@ def to_html(
 
 def _header(cast: Path, text: str) -> dict[str, str]:
     with suppress(ValueError, RecursionError):
-        header = _read(text.partition("\n")[0])
+        header = _JSON.decode(text.partition("\n")[0])
         if isinstance(header, dict) and _has_size(header):
             return {name: value for name, value in header.items() if isinstance(value, str)}
     raise ValueError(f"{cast} is no asciicast: its first line is not the header of one")
@@ -102,13 +101,12 @@ def _is_size(*sides: object) -> bool:
     return all(type(side) is int and side >= 0 for side in sides)  # to the player, 0 is its own size
 
 
-def _read(line: str) -> Any:
-    """Return what a line says. Raises `ValueError`, for NaN and the like too, which no browser reads."""
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
 
-    def refuse(word: str) -> None:
-        raise ValueError(f"{word} is no number of JSON")
 
-    return json.loads(line, parse_constant=refuse)
+_JSON = json.JSONDecoder(parse_constant=_refuse)
+"""Reads what a browser reads: no NaN, and nothing like it."""
 
 
 def _whole(cast: Path, text: str) -> Iterator[str]:
@@ -119,7 +117,7 @@ def _whole(cast: Path, text: str) -> Iterator[str]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            event = _read(line)
+            event = _JSON.decode(line)
         except (ValueError, RecursionError):
             if number == len(lines):
                 return
