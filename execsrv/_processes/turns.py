@@ -17,9 +17,10 @@ TURN_SECONDS = 0.004
 
 
 def in_one_turn(steps: Steps[T]) -> T | None:
-    """Take as many steps as one turn has time for. Return their result, None where there are more."""
+    """Take as many steps as one turn has time for, and one at least. Return their result, None where there are more."""
     until = time.perf_counter() + TURN_SECONDS
     try:
+        next(steps)
         while time.perf_counter() < until:
             next(steps)
     except StopIteration as done:
